@@ -1,0 +1,253 @@
+"""Every flag, once: its default, meaning, unit and the paper's symbol."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from reptile_tf.engine import TASK_ORDERS
+from reptile_tf.errors import InputError
+from reptile_tf.inner_loop import InnerConfig
+from reptile_tf.meta_training import MetaConfig
+from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.tasks import TaskConfig
+
+
+def _flag(default: Any, text: str, training: bool = False,
+          choices: tuple[str, ...] | None = None) -> Any:
+    """A flag; `training` ones may not change when a run is resumed."""
+    return dataclasses.field(default=default, metadata={
+        "help": text, "training": training, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's flags. Defaults are the paper's Omniglot 5-way column."""
+
+    algorithm: str = _flag(
+        "reptile", "meta-update rule (sections 2, 3, 5.1)", True,
+        tuple(REGISTRY))
+    classes: int = _flag(5, "N, the ways: classes per task", True)
+    shots: tuple[int, ...] = _flag(
+        (1, 5), "K, support examples per class in evaluation; a list "
+        "evaluates one training several times")
+    train_shots: int = _flag(
+        10, "examples per class of a training task; 0 means --shots", True)
+    inner_batch: int = _flag(
+        10, "examples per inner mini-batch in training", True)
+    inner_iters: int = _flag(5, "k, inner steps per training task", True)
+    replacement: bool = _flag(
+        False, "draw each mini-batch afresh instead of cycling through the "
+        "task's examples", True)
+    learning_rate: float = _flag(
+        1e-3, "alpha, step size of the inner optimizer", True)
+    inner_optimizer: str = _flag(
+        "adam", "inner optimizer; adam has beta1 = 0", True, ("adam", "sgd"))
+    inner_loss: str = _flag(
+        "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
+    meta_step: float = _flag(
+        1.0, "epsilon, the outer step size at the first meta-iteration", True)
+    meta_step_final: float = _flag(
+        0.0, "epsilon that it is annealed to, linearly", True)
+    meta_batch: int = _flag(5, "n, tasks per meta-iteration", True)
+    meta_iters: int = _flag(
+        100_000, "outer steps of the run; 0 evaluates the untrained network",
+        True)
+    outer_optimizer: str = _flag(
+        "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
+        ("sgd", "adam"))
+    tail_shots: int = _flag(
+        0, "examples per class set apart as the last mini-batch (separate "
+        "tail); 0 means a shared tail", True)
+    eval_batch: tuple[int, ...] = _flag(
+        (5,), "examples per inner mini-batch in evaluation; one value, or "
+        "one for each of --shots")
+    eval_iters: int = _flag(50, "inner steps in evaluation")
+    eval_samples: int = _flag(10_000, "tasks of the final evaluation")
+    eval_interval: int = _flag(
+        1000, "meta-iterations between periodic evaluations; 0 means none")
+    eval_interval_samples: int = _flag(
+        100, "tasks of a periodic evaluation, and of the untrained network's")
+    weight_decay: float = _flag(
+        1.0, "factor on all weights before each inner step; 1 means none",
+        True)
+    transductive: bool | None = _flag(
+        None, "batch norm over all test examples of a task at once; unset "
+        "evaluates both modes")
+    val_classes: int = _flag(
+        0, "training characters set apart for validation", True)
+    seed: int = _flag(0, "of the split, weights and tasks", True)
+    task_order: str = _flag(
+        "parallel", "whether each slot of the meta-batch keeps its own inner "
+        "Adam v, or v passes through the tasks one after the other", True,
+        TASK_ORDERS)
+    data: str = _flag(
+        "auto", "auto: --data_dir, else tensorflow-datasets' folder, else "
+        "its download; synthetic: built-in glyphs", False,
+        ("auto", "synthetic"))
+    data_dir: str = _flag(
+        "", "folder with a prepared tensorflow-datasets omniglot, the "
+        "official zip archives or alphabets of PNG folders")
+    run_dir: str = _flag(
+        "", "folder of the run; unset means "
+        "runs/<dataset>-<algorithm>-seed<seed>")
+    pretrained: bool = _flag(
+        False, "no training: evaluate the newest checkpoint of --run_dir")
+    export: bool = _flag(
+        True, "write the SavedModel and model.keras of the initialization")
+    resume: bool = _flag(
+        True, "go on from the newest checkpoint; --noresume refuses a "
+        "--run_dir that is not empty")
+    num_threads: int = _flag(0, "CPU threads; 0 means all")
+
+    @property
+    def inner(self) -> InnerConfig:
+        """The inner optimizer's part."""
+        return InnerConfig(self.learning_rate, self.inner_optimizer,
+                           self.inner_loss, self.weight_decay)
+
+    @property
+    def meta(self) -> MetaConfig:
+        """The outer loop's part."""
+        return MetaConfig(
+            self.algorithm, self.meta_step, self.meta_step_final,
+            self.meta_batch, self.meta_iters, self.outer_optimizer,
+            self.task_order)
+
+    @property
+    def task(self) -> TaskConfig:
+        """The training tasks' part."""
+        return TaskConfig(
+            self.classes, self.train_shots or self.shots[0], self.inner_batch,
+            self.inner_iters, self.replacement, self.tail_shots or None)
+
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """The transductive settings to evaluate."""
+        return ((True, False) if self.transductive is None
+                else (self.transductive,))
+
+    def evaluations(self) -> list[tuple[int, int]]:
+        """(shots, eval_batch) pairs."""
+        batches = self.eval_batch * (
+            len(self.shots) if len(self.eval_batch) == 1 else 1)
+        return list(zip(self.shots, batches, strict=True))
+
+    def check(self) -> None:
+        """Raise InputError for combinations that no data could satisfy."""
+        _positive(self, "classes", "inner_batch", "inner_iters", "eval_iters",
+                  "eval_samples", "eval_interval_samples")
+        _at_least(self, 0, "train_shots", "tail_shots", "eval_interval",
+                  "val_classes", "seed", "num_threads")
+        for name in ("shots", "eval_batch"):
+            values = getattr(self, name)
+            if not values or min(values) < 1:
+                raise InputError(f"{name}={_text(values)} must be positive "
+                                 "numbers, such as 5 or 1,5")
+        if len(set(self.shots)) < len(self.shots):
+            raise InputError(f"shots={_text(self.shots)} repeats a value")
+        if len(self.eval_batch) not in (1, len(self.shots)):
+            raise InputError(
+                f"eval_batch={_text(self.eval_batch)} has "
+                f"{len(self.eval_batch)} values and "
+                f"shots={_text(self.shots)} has {len(self.shots)}: give one "
+                "value, or one for each of --shots")
+        if not self.train_shots and len(self.shots) > 1:
+            raise InputError(
+                f"train_shots=0 means --shots, but shots={_text(self.shots)} "
+                "is a list: give --train_shots")
+        if self.pretrained and not self.run_dir:
+            raise InputError("--pretrained evaluates the newest checkpoint of "
+                             "--run_dir: give --run_dir")
+        self.inner, self.meta  # noqa: B018 (they check themselves)
+        self._check_tail()
+        self._check_replacement()
+
+    def _check_tail(self) -> None:
+        shots = self.task.train_shots
+        if self.tail_shots and self.tail_shots >= shots:
+            raise InputError(
+                f"tail_shots={self.tail_shots} are taken out of "
+                f"train_shots={shots}: use {shots - 1} or fewer, or a larger "
+                "--train_shots")
+        fewest = 2 if self.tail_shots else REGISTRY[self.algorithm].min_iters
+        if self.inner_iters < fewest:
+            what = ("a separate tail" if self.tail_shots
+                    else f"--algorithm={self.algorithm}")
+            raise InputError(
+                f"inner_iters={self.inner_iters} with {what}, whose last "
+                f"step needs one before it: use {fewest} or more")
+
+    def _check_replacement(self) -> None:
+        if not self.replacement:
+            return
+        pool = self.classes * (self.task.train_shots - self.tail_shots)
+        sizes = [("inner_batch", self.inner_batch, pool)] + [
+            ("eval_batch", batch, self.classes * shots)
+            for shots, batch in self.evaluations()]
+        for name, batch, most in sizes:
+            if batch > most:
+                raise InputError(
+                    f"{name}={batch} with --replacement is drawn without "
+                    f"repeats from {most} examples: use {most} or fewer, or "
+                    "--noreplacement")
+
+    def check_data(self, splits: dict[str, list]) -> None:
+        """Raise InputError if the classes or their examples do not suffice."""
+        needs = {name: max(self.shots) + 1 for name in splits}
+        needs["train"] = max(needs["train"], self.task.train_shots)
+        for name, classes in splits.items():
+            if len(classes) < self.classes:
+                raise InputError(
+                    f"classes={self.classes} needs as many characters in "
+                    f"every split, {name} has {len(classes)}: use "
+                    f"--classes={len(classes)} or fewer"
+                    + (", or another --val_classes" if name == "val" else ""))
+            fewest = min(map(len, classes))
+            if max(self.shots) + 1 > fewest:
+                raise InputError(
+                    f"shots={max(self.shots)} needs {max(self.shots) + 1} "
+                    "examples a class for a test example, the smallest class "
+                    f"of {name} has {fewest}: use --shots={fewest - 1} or "
+                    "fewer")
+            if needs[name] > fewest:
+                raise InputError(
+                    f"train_shots={self.task.train_shots} is more than the "
+                    f"{fewest} examples of the smallest training class: use "
+                    f"--train_shots={fewest} or fewer")
+
+    def lines(self) -> dict[str, str]:
+        """The flags that repeat the run, as flagfile lines by name."""
+        lines = {}
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name in ("run_dir", "pretrained", "resume") or value is None:
+                continue
+            if isinstance(value, bool):
+                lines[name] = f"--{'' if value else 'no'}{name}"
+            elif value != "":
+                lines[name] = f"--{name}={_text(value)}"
+        return lines
+
+    @classmethod
+    def training_flags(cls) -> list[str]:
+        """Names of the flags that may not change on resume."""
+        return [f.name for f in dataclasses.fields(cls)
+                if f.metadata["training"]]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _positive(config: Config, *names: str) -> None:
+    _at_least(config, 1, *names)
+
+
+def _at_least(config: Config, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < least:
+            raise InputError(f"{name}={value} must be {least} or more")

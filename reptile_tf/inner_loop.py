@@ -1,0 +1,217 @@
+"""The inner loop U^k_tau: pure optimizer steps on a clone of the model.
+
+Weights go in and come out as lists of tensors; nothing is assigned. So one
+clone serves every task of a meta-batch, each with its own copy of the weights,
+and gradients can flow through the steps. This module alone knows what the
+optimizer's state (v, t) is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from reptile_tf.errors import InputError
+
+Weights = list[tf.Tensor]
+# (targets [B, ...], outputs [B, ...]) -> the examples' losses, [B] or [B, ...]
+Loss = Callable[[Any, tf.Tensor], tf.Tensor]
+BETA_2 = 0.999
+EPSILON = 1e-8
+
+
+class InnerState(NamedTuple):
+    """State of the inner optimizer; training carries it from task to task.
+
+    Attributes:
+      v: Adam's second moments, one tensor per weight; empty for SGD.
+      t: int64 scalar, the inner steps made so far in the run.
+    """
+
+    v: list[tf.Tensor]
+    t: tf.Tensor
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """The inner optimizer (paper, sections 6.1 to 6.3).
+
+    Attributes:
+      learning_rate: alpha.
+      inner_optimizer: "adam" (beta1 = 0, beta2 = 0.999, epsilon = 1e-8) or
+        "sgd".
+      inner_loss: "sum" over the mini-batch, as in the authors' code, or
+        "mean".
+      weight_decay: factor on all weights before each step; 1 is none.
+    """
+
+    learning_rate: float = 1e-3
+    inner_optimizer: str = "adam"
+    inner_loss: str = "sum"
+    weight_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("inner_optimizer", ("adam", "sgd")),
+                              ("inner_loss", ("sum", "mean"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name}={value!r} is none of {allowed}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate={self.learning_rate} must be "
+                             "positive, for example 0.001")
+        if not 0 < self.weight_decay <= 1:
+            raise InputError(f"weight_decay={self.weight_decay} is a factor "
+                             "on the weights in (0, 1]; 1 means none")
+
+
+def cross_entropy(labels: Any, logits: tf.Tensor) -> tf.Tensor:
+    """Softmax cross-entropy [B] of integer labels [B] and logits [B, N]."""
+    hot = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return -tf.reduce_sum(hot * tf.nn.log_softmax(logits), -1)
+
+
+def squared_error(targets: Any, outputs: tf.Tensor) -> tf.Tensor:
+    """Squared error, elementwise."""
+    return tf.square(outputs - targets)
+
+
+def _safe_sqrt(x: tf.Tensor) -> tf.Tensor:
+    """Square root with derivative 0, not infinity, at 0.
+
+    Where v is 0 so is the gradient that made it, and the infinite derivative
+    would turn a MAML gradient into NaN.
+    """
+    positive = x > 0
+    return tf.where(positive, tf.sqrt(tf.where(positive, x, 1.0)), 0.0)
+
+
+class InnerLoop:
+    """Inner steps of one model clone.
+
+    Args:
+      model: the clone (`models.inner_clone`); its own weights are not used,
+        only its non-trainable ones, as constants.
+      config: the optimizer.
+      loss: losses per example.
+      unroll: write the steps out in the graph instead of a loop. Needed for
+        gradients through the steps under XLA.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: InnerConfig,
+        loss: Loss = cross_entropy,
+        unroll: bool = False,
+    ) -> None:
+        self.model, self.config, self.unroll = model, config, unroll
+        self._loss = loss
+        self._constants = [v.value for v in model.non_trainable_variables]
+
+    def initial_state(self) -> InnerState:
+        """(v, t) before the run's first step: zeros."""
+        adam = self.config.inner_optimizer == "adam"
+        v = [tf.zeros(w.shape, w.dtype)
+             for w in self.model.trainable_variables if adam]
+        return InnerState(v, tf.zeros([], tf.int64))
+
+    def outputs(self, weights: Weights, inputs: Any) -> tf.Tensor:
+        """The network at `weights`, with the statistics of this batch."""
+        return self.model.stateless_call(weights, self._constants, inputs,
+                                         training=True)[0]
+
+    def loss(self, weights: Weights, inputs: Any, targets: Any) -> tf.Tensor:
+        """Scalar loss of a mini-batch: sum or mean over its examples."""
+        losses = self._loss(targets, self.outputs(weights, inputs))
+        if self.config.inner_loss == "sum":
+            return tf.reduce_sum(losses)
+        return tf.reduce_mean(losses)
+
+    def decay(self, weights: Weights) -> Weights:
+        """What precedes every step: all weights times weight_decay."""
+        if self.config.weight_decay == 1:
+            return list(weights)
+        return [w * tf.cast(self.config.weight_decay, w.dtype)
+                for w in weights]
+
+    def apply_gradient(
+        self, weights: Weights, gradient: Weights, state: InnerState
+    ) -> tuple[Weights, InnerState]:
+        """One SGD or Adam(beta1 = 0) step along a given gradient.
+
+        v <- b2 v + (1 - b2) g^2, t <- t + 1,
+        W <- W - alpha sqrt(1 - b2^t) g / (sqrt(v) + epsilon).
+        """
+        rate = self.config.learning_rate
+        t = state.t + 1
+        if self.config.inner_optimizer == "sgd":
+            stepped = [w - tf.cast(rate, w.dtype) * g
+                       for w, g in zip(weights, gradient, strict=True)]
+            return stepped, InnerState([], t)
+        dtype = weights[0].dtype
+        # 1 - b2^t without the cancellation of small t.
+        log_beta = tf.math.log(tf.constant(BETA_2, tf.float64))
+        correction = -tf.math.expm1(tf.cast(t, tf.float64) * log_beta)
+        rate = tf.cast(rate * tf.sqrt(correction), dtype)
+        v = [BETA_2 * old + (1 - BETA_2) * tf.square(g)
+             for old, g in zip(state.v, gradient, strict=True)]
+        stepped = [w - rate * g / (_safe_sqrt(s) + EPSILON)
+                   for w, g, s in zip(weights, gradient, v, strict=True)]
+        return stepped, InnerState(v, t)
+
+    def step(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+    ) -> tuple[Weights, InnerState]:
+        """One inner step on one mini-batch [B, ...]."""
+        weights = self.decay(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = self.loss(weights, inputs, targets)
+        return self.apply_gradient(weights, tape.gradient(
+            loss, weights, unconnected_gradients="zero"), state)
+
+    def scan(
+        self,
+        body: Callable[[Any, Any, Any], Any],
+        carry: Any,
+        inputs: Any,
+        targets: Any,
+    ) -> Any:
+        """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
+        steps = inputs.shape[0]
+        if self.unroll:
+            for i in range(steps):
+                carry = body(carry, inputs[i], targets[i])
+            return carry
+        flat = tf.nest.flatten(carry)
+
+        def loop_body(i, *values):
+            carried = tf.nest.pack_sequence_as(carry, values)
+            return i + 1, *tf.nest.flatten(
+                body(carried, inputs[i], targets[i]))
+
+        result = tf.while_loop(lambda i, *_: i < steps, loop_body,
+                               (tf.constant(0), *flat),
+                               maximum_iterations=steps)
+        return tf.nest.pack_sequence_as(carry, result[1:])
+
+    def adapt(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+    ) -> tuple[Weights, InnerState]:
+        """U^k: k steps on the mini-batches [k, B, ...]."""
+        def body(carry, x, y):
+            return self.step(*carry, x, y)
+
+        return self.scan(body, (list(weights), state), inputs, targets)
+
+
+def mean_state(state: InnerState) -> InnerState:
+    """The state evaluation and export start from: v averaged over slots."""
+    return InnerState([tf.reduce_mean(v, 0) for v in state.v], state.t)
+
+
+def zeros_like(weights: Sequence[tf.Tensor]) -> Weights:
+    """Zeros of the weights' shapes."""
+    return [tf.zeros_like(w) for w in weights]

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM, taken at a moment when the run can be saved."""
+
+import signal
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop.
+
+    Attributes:
+      status: the exit status, 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+class Interrupts:
+    """Notes SIGINT and SIGTERM inside a `with`; `check` raises.
+
+    A second Ctrl-C does not wait: KeyboardInterrupt, at once.
+    """
+
+    def __enter__(self) -> "Interrupts":
+        self._number = None
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame) -> None:
+        if self._number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self._number = number
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self._number is not None:
+            raise Stopped(self._number)

@@ -1,0 +1,275 @@
+"""The outer loop: mean displacement, annealed meta_step, outer optimizer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from reptile_tf import engine as engines
+from reptile_tf import models
+from reptile_tf.errors import InputError
+from reptile_tf.inner_loop import (
+    InnerConfig,
+    InnerLoop,
+    InnerState,
+    Loss,
+    cross_entropy,
+    mean_state,
+)
+from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.tasks import Batches, Sampler
+
+ADAM_EPSILON = 1e-8
+
+
+class NonFiniteError(RuntimeError):
+    """NaN or infinity appeared in the weights."""
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """The outer loop (paper, section 6.1).
+
+    Attributes:
+      algorithm: a key of `meta_updates.REGISTRY`.
+      meta_step: epsilon at the first iteration.
+      meta_step_final: epsilon that it is annealed to, linearly.
+      meta_batch: n, tasks of a meta-iteration.
+      meta_iters: meta-iterations.
+      outer_optimizer: "sgd": phi <- phi - epsilon mean D; "adam" is given
+        D / learning_rate as the gradient, with rate epsilon.
+      task_order: "parallel": each slot of the meta-batch keeps its own inner
+        Adam v; "sequential": v passes through the tasks, as in the authors'
+        code.
+    """
+
+    algorithm: str = "reptile"
+    meta_step: float = 1.0
+    meta_step_final: float = 0.0
+    meta_batch: int = 5
+    meta_iters: int = 100_000
+    outer_optimizer: str = "sgd"
+    task_order: str = "parallel"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("algorithm", tuple(REGISTRY)),
+                              ("outer_optimizer", ("sgd", "adam")),
+                              ("task_order", engines.TASK_ORDERS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name}={value!r} is none of {allowed}")
+        if self.meta_batch < 1:
+            raise InputError(f"meta_batch={self.meta_batch} must be 1 or more")
+        if self.meta_iters < 0:
+            raise InputError(f"meta_iters={self.meta_iters} must be 0 or more")
+        for name in ("meta_step", "meta_step_final"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"{name}={value} must be 0 or more")
+
+
+class MetaTrainer:
+    """Meta-learns an initialization phi of a Keras model.
+
+    The model is cloned (`models.inner_clone`) and never written; every task
+    runs on its own copy of phi in the clone. `assign_to` puts phi into a
+    model of the same architecture.
+
+    Args:
+      model: a Sequential or functional Keras model, built.
+      inner: the inner optimizer.
+      meta: the outer loop.
+      loss: (targets, outputs) -> losses per example.
+      lookup: indices -> examples, applied on the device; the identity if the
+        sampler gives the examples themselves.
+      engine: how tasks are mapped; None chooses by the model.
+
+    Attributes:
+      phi: keras.Variables, the initialization.
+      iteration: meta-iterations done.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        inner: InnerConfig | None = None,
+        meta: MetaConfig | None = None,
+        loss: Loss = cross_entropy,
+        lookup: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        engine: engines.Engine | None = None,
+    ) -> None:
+        self.inner, self.meta = inner or InnerConfig(), meta or MetaConfig()
+        self.engine = engine or engines.choose(model)
+        self.lookup = lookup or tf.identity
+        self.update = REGISTRY[self.meta.algorithm]
+        clone = models.inner_clone(model, self.engine.patches)
+        self._training_loop = InnerLoop(clone, self.inner, loss,
+                                        unroll=self.update.second_order)
+        self.inner_loop = InnerLoop(clone, self.inner, loss)
+        self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
+                    for w in clone.trainable_variables]
+        slots = (self.meta.meta_batch if self.meta.task_order == "parallel"
+                 else 1)
+        zero = self.inner_loop.initial_state()
+        self._v = [tf.Variable(tf.repeat(v[None], slots, 0)) for v in zero.v]
+        self._t = tf.Variable(zero.t)
+        self.optimizer = self._outer_optimizer()
+        self.optimizer.build(self.phi)
+        self._displacement = self.engine.function(self._mean_displacement)
+        self._train_step = tf.function(self._meta_iteration)
+
+    def _outer_optimizer(self) -> keras.optimizers.Optimizer:
+        m = self.meta
+        # (1 - i/n) * meta_step + i/n * meta_step_final
+        rate = keras.optimizers.schedules.PolynomialDecay(
+            m.meta_step, max(m.meta_iters, 1), m.meta_step_final, power=1)
+        if m.outer_optimizer == "sgd":
+            return keras.optimizers.SGD(rate)
+        return keras.optimizers.Adam(rate, epsilon=ADAM_EPSILON)
+
+    @property
+    def iteration(self) -> int:
+        """Meta-iterations done."""
+        return int(self.optimizer.iterations)
+
+    @property
+    def slots_state(self) -> InnerState:
+        """(v, t) with v's leading axis of slots."""
+        return InnerState([v.value() for v in self._v], self._t.value())
+
+    @property
+    def state(self) -> InnerState:
+        """The (v, t) that evaluation and export start from."""
+        return mean_state(self.slots_state)
+
+    @property
+    def weights(self) -> list[tf.Tensor]:
+        """phi as tensors."""
+        return [p.value.value() for p in self.phi]
+
+    def _mean_displacement(self, phi, v, t, batches):
+        displacement, state = engines.mean_displacement(
+            self.update.rule, self._training_loop, phi, InnerState(v, t),
+            batches, self.meta.task_order, self.engine)
+        finite = tf.reduce_all([
+            tf.reduce_all(tf.math.is_finite(x))
+            for x in [*displacement, *state.v]])
+        return displacement, state.v, state.t, finite
+
+    def displacement(self, batches: Batches) -> list[tf.Tensor]:
+        """Mean D of a meta-batch at the present phi; changes nothing."""
+        looked_up = self._look_up(batches)
+        state = self.slots_state
+        return self._displacement(self.weights, state.v, state.t,
+                                  looked_up)[0]
+
+    def _look_up(self, batches: Batches) -> Batches:
+        return Batches(
+            self.lookup(tf.convert_to_tensor(batches.inputs)),
+            tf.convert_to_tensor(batches.targets),
+            self.lookup(tf.convert_to_tensor(batches.last_inputs)),
+            tf.convert_to_tensor(batches.last_targets))
+
+    def _meta_iteration(self, batches):
+        displacement, v, t, finite = self._displacement(
+            [p.value for p in self.phi], [x.value() for x in self._v],
+            self._t.value(), self._look_up(batches))
+        gradient = displacement
+        if self.meta.outer_optimizer == "adam":
+            gradient = [d / self.inner.learning_rate for d in displacement]
+        self.optimizer.apply(gradient, self.phi)
+        for variable, value in zip([*self._v, self._t], [*v, t], strict=True):
+            variable.assign(value)
+        return finite
+
+    def train_step(self, batches: Batches) -> None:
+        """One meta-iteration on T = meta_batch tasks.
+
+        Raises:
+          NonFiniteError: NaN or infinity in the displacement or in v.
+        """
+        num_tasks = batches.last_targets.shape[0]
+        if num_tasks != self.meta.meta_batch:
+            raise InputError(
+                f"the sampler gave {num_tasks} tasks, meta_batch is "
+                f"{self.meta.meta_batch}: return as many as it is asked for")
+        if not self._train_step(batches):
+            raise NonFiniteError(
+                f"NaN or infinity in the weights at meta-iteration "
+                f"{self.iteration}: lower learning_rate "
+                f"({self.inner.learning_rate}) or meta_step "
+                f"({self.meta.meta_step})")
+
+    def train(self, sampler: Sampler) -> Iterator[int]:
+        """Run to meta_iters; yields the iterations done, after each.
+
+        Args:
+          sampler: called with meta_batch, returns that many tasks' Batches.
+        """
+        while self.iteration < self.meta.meta_iters:
+            self.train_step(sampler(self.meta.meta_batch))
+            yield self.iteration
+
+    def assign_to(self, model: keras.Model) -> None:
+        """Write phi into a model of the same architecture."""
+        for variable, value in zip(model.trainable_variables, self.phi,
+                                   strict=True):
+            variable.assign(value)
+
+    def _variables(self) -> dict[str, Any]:
+        named = {f"phi/{i}": p for i, p in enumerate(self.phi)}
+        named |= {f"v/{i}": v for i, v in enumerate(self._v)}
+        named["t"] = self._t
+        return named | {f"outer/{i}": o
+                        for i, o in enumerate(self.optimizer.variables)}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that training continues from, as arrays by name."""
+        return {k: np.array(v) for k, v in self._variables().items()}
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from a `state_dict`.
+
+        Raises:
+          InputError: other names or shapes than this trainer's.
+        """
+        variables = self._variables()
+        found = {k: tuple(v.shape) for k, v in arrays.items()}
+        expected = {k: tuple(v.shape) for k, v in variables.items()}
+        if found != expected:
+            wrong = sorted(k for k in found.keys() | expected.keys()
+                           if found.get(k) != expected.get(k))
+            raise InputError(
+                f"the saved state does not fit this model: {wrong[0]} is "
+                f"{found.get(wrong[0])}, expected {expected.get(wrong[0])}")
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+
+def meta_train(
+    model: keras.Model,
+    sampler: Sampler,
+    inner: InnerConfig | None = None,
+    meta: MetaConfig | None = None,
+    loss: Loss = cross_entropy,
+) -> MetaTrainer:
+    """Meta-train `model` on the tasks of `sampler`; writes phi to it at the end.
+
+    Args:
+      model: a Sequential or functional Keras model, built.
+      sampler: a callable of the number of tasks that returns `Batches`.
+      inner: the inner optimizer.
+      meta: the outer loop.
+      loss: (targets, outputs) -> losses per example.
+
+    Returns:
+      the trainer, whose `state` is the (v, t) that belongs to phi.
+    """
+    trainer = MetaTrainer(model, inner, meta, loss)
+    for _ in trainer.train(sampler):
+        pass
+    trainer.assign_to(model)
+    return trainer

@@ -1,0 +1,97 @@
+"""Reptile, FOMAML, MAML and joint training (paper, sections 2, 3, 5.1).
+
+A rule gets phi, the optimizer state and the k mini-batches of one task and
+returns a displacement D, of which the plain outer step takes
+phi <- phi - meta_step * mean D. The rules differ only in what they do with the
+last mini-batch, and in the tape. With inner SGD at rate alpha and g_i the
+gradient of mini-batch i's summed loss at phi_i:
+
+  reptile  D = phi - W = alpha (g_1 + ... + g_k)
+  fomaml   D = alpha g_k
+  maml     D = alpha d/dphi L_k(U^{k-1}(phi))
+  joint    D = alpha (g_1 + ... + g_k), every g_i taken at phi
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from reptile_tf.inner_loop import InnerLoop, InnerState, Weights, zeros_like
+from reptile_tf.tasks import Batches
+
+Rule = Callable[[InnerLoop, Weights, InnerState, Batches],
+                tuple[Weights, InnerState]]
+
+
+@dataclass(frozen=True)
+class MetaUpdate:
+    """A registered rule.
+
+    Attributes:
+      rule: (inner, phi, state, one task's Batches) -> (D, state).
+      second_order: whether it differentiates through the inner steps.
+      min_iters: the fewest inner_iters that mean something.
+    """
+
+    rule: Rule
+    second_order: bool = False
+    min_iters: int = 1
+
+
+REGISTRY: dict[str, MetaUpdate] = {}
+
+
+def register(name: str, **properties) -> Callable[[Rule], Rule]:
+    """Make a rule a choice of --algorithm."""
+    def add(rule):
+        REGISTRY[name] = MetaUpdate(rule, **properties)
+        return rule
+    return add
+
+
+def _minus(a: Weights, b: Weights) -> Weights:
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+@register("reptile")
+def reptile(inner, phi, state, batches):
+    """D = phi - U^k(phi) (section 2, algorithm 1)."""
+    w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
+    w, state = inner.step(w, state, batches.last_inputs, batches.last_targets)
+    return _minus(phi, w), state
+
+
+@register("fomaml")
+def fomaml(inner, phi, state, batches):
+    """D = the displacement of the last step alone (section 5.1, eq. 26)."""
+    w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
+    last, state = inner.step(w, state, batches.last_inputs,
+                             batches.last_targets)
+    return _minus(w, last), state
+
+
+@register("maml", second_order=True, min_iters=2)
+def maml(inner, phi, state, batches):
+    """As fomaml, with the gradient taken with respect to phi (eq. 17-21)."""
+    with tf.GradientTape() as tape:
+        tape.watch(phi)
+        w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
+        loss = inner.loss(inner.decay(w), batches.last_inputs,
+                          batches.last_targets)
+    gradient = tape.gradient(loss, phi, unconnected_gradients="zero")
+    last, state = inner.apply_gradient(inner.decay(w), gradient, state)
+    return _minus(w, last), state
+
+
+@register("joint")
+def joint(inner, phi, state, batches):
+    """D = the sum of k one-step displacements, each from phi (eq. 28)."""
+    def body(carry, x, y):
+        total, state = carry
+        w, state = inner.step(phi, state, x, y)
+        return [d + p - u for d, p, u in zip(total, phi, w, strict=True)], state
+
+    carry = inner.scan(body, (zeros_like(phi), state), batches.inputs,
+                       batches.targets)
+    return body(carry, batches.last_inputs, batches.last_targets)

@@ -1,0 +1,290 @@
+"""The paper's networks, and the clone of a model that the inner loop runs.
+
+A builder returns a plain Keras model of stock layers. `inner_clone` copies
+any such model with keras.models.clone_model, putting in the layers that the
+inner loop needs: batch normalization with exact second derivatives, and a
+convolution that is one matrix product per call.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.models.functional import Functional
+
+from reptile_tf import tasks
+from reptile_tf.errors import InputError
+
+# Layers whose operations vectorize over tasks without falling back to loops.
+VECTORIZABLE = (
+    keras.layers.InputLayer,
+    keras.layers.Dense,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.BatchNormalization,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+    keras.layers.GlobalAveragePooling2D,
+)
+# Above this many positions a convolution's patches no longer fit the caches.
+MAX_PATCH_POSITIONS = 28 * 28
+
+
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalization by the statistics of the batch in hand.
+
+    Training and testing alike (paper, section 6.1: "transduction"); there are
+    no moving averages. The mean inside the variance is differentiated
+    through, unlike keras.layers.BatchNormalization on TensorFlow, whose
+    tf.nn.moments stops it and makes MAML's meta-gradient wrong.
+
+    Args:
+      epsilon: added to the variance.
+      center: whether there is a beta.
+      scale: whether there is a gamma.
+      axis: the features' axis; only the last one.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        axis: int = -1,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.epsilon, self.center, self.scale = epsilon, center, scale
+        self.axis = axis
+
+    @classmethod
+    def from_stock(
+        cls, layer: keras.layers.BatchNormalization
+    ) -> "BatchNormalization":
+        """The exact twin of a stock layer, with fresh weights.
+
+        Raises:
+          InputError: a feature axis other than the last, a frozen layer,
+            regularizers or constraints.
+        """
+        if not layer.trainable:
+            raise InputError(
+                f"layer {layer.name!r} is a frozen BatchNormalization, which "
+                "would use its moving averages; here statistics are always "
+                "those of the batch in hand: set trainable=True or remove it"
+            )
+        axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+        rank = len(layer.get_build_config()["input_shape"])
+        if axis not in (-1, rank - 1):
+            raise InputError(
+                f"layer {layer.name!r} normalizes axis {axis}; only the last "
+                "axis (channels_last) is supported"
+            )
+        return cls(layer.epsilon, layer.center, layer.scale, name=layer.name,
+                   dtype=layer.dtype_policy)
+
+    def build(self, input_shape) -> None:
+        shape = (input_shape[-1],)
+        if self.scale:
+            self.gamma = self.add_weight(shape=shape, initializer="ones",
+                                         name="gamma")
+        if self.center:
+            self.beta = self.add_weight(shape=shape, initializer="zeros",
+                                        name="beta")
+
+    def call(self, inputs, training=None):
+        axes = list(range(len(inputs.shape) - 1))
+        mean = tf.reduce_mean(inputs, axes, keepdims=True)
+        centred = inputs - mean
+        variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
+        outputs = centred * tf.math.rsqrt(variance + self.epsilon)
+        if self.scale:
+            outputs = outputs * self.gamma
+        return outputs + self.beta if self.center else outputs
+
+
+class PatchConv2D(keras.layers.Conv2D):
+    """Conv2D as strided slices and one matrix product.
+
+    Side by side over tasks, with other weights for each, a stock convolution
+    becomes a loop; a matrix product becomes a batched one.
+    """
+
+    @staticmethod
+    def supports(layer: keras.layers.Layer) -> bool:
+        """Whether `layer` is a convolution that this class can replace."""
+        return (type(layer) is keras.layers.Conv2D
+                and layer.data_format == "channels_last"
+                and layer.dilation_rate == (1, 1) and layer.groups == 1
+                and layer.padding in ("same", "valid")
+                and None not in layer.get_build_config()["input_shape"][1:])
+
+    def call(self, inputs):
+        _, height, width, channels = inputs.shape
+        rows, columns = self.kernel_size
+        down, across = self.strides
+        if self.padding == "same":
+            out_h, out_w = -(-height // down), -(-width // across)
+            pad_h = max((out_h - 1) * down + rows - height, 0)
+            pad_w = max((out_w - 1) * across + columns - width, 0)
+            inputs = tf.pad(inputs, [[0, 0], [pad_h // 2, pad_h - pad_h // 2],
+                                     [pad_w // 2, pad_w - pad_w // 2], [0, 0]])
+        else:
+            out_h = (height - rows) // down + 1
+            out_w = (width - columns) // across + 1
+        patches = tf.concat([
+            inputs[:, r:r + (out_h - 1) * down + 1:down,
+                   c:c + (out_w - 1) * across + 1:across]
+            for r in range(rows) for c in range(columns)
+        ], axis=-1)
+        size = rows * columns * channels
+        outputs = tf.matmul(tf.reshape(patches, [-1, size]),
+                            tf.reshape(self.kernel, [size, self.filters]))
+        outputs = tf.reshape(outputs, [-1, out_h, out_w, self.filters])
+        if self.use_bias:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+
+def _initializers(seed: int):
+    rng = tasks.generator(seed, tasks.WEIGHTS_STREAM)
+    while True:
+        yield keras.initializers.GlorotUniform(int(rng.integers(2**31)))
+
+
+def omniglot(ways: int, seed: int = 0) -> keras.Model:
+    """Images [B, 28, 28, 1] to logits [B, ways] (paper, section 6.1).
+
+    Four times 3x3 convolution of 64 filters and stride 2, batch
+    normalization, ReLU; then a dense layer. Kernels are glorot uniform,
+    biases 0, drawn from `seed`.
+    """
+    kernels = _initializers(seed)
+    layers = [keras.Input([28, 28, 1])]
+    for i in range(1, 5):
+        layers += [
+            keras.layers.Conv2D(64, 3, strides=2, padding="same",
+                                kernel_initializer=next(kernels),
+                                name=f"conv{i}"),
+            keras.layers.BatchNormalization(epsilon=1e-3, name=f"norm{i}"),
+            keras.layers.ReLU(name=f"relu{i}"),
+        ]
+    layers += [keras.layers.Flatten(name="flatten"),
+               keras.layers.Dense(ways, kernel_initializer=next(kernels),
+                                  name="logits")]
+    return keras.Sequential(layers, name="omniglot")
+
+
+def mini_imagenet(ways: int, seed: int = 0) -> keras.Model:
+    """Images [B, 84, 84, 3] to logits [B, ways] (paper, section 6.1).
+
+    Four times 3x3 convolution of 32 filters, batch normalization, 2x2 max
+    pooling, ReLU; then a dense layer. The order of pooling and ReLU is that
+    of the authors' code.
+    """
+    kernels = _initializers(seed)
+    layers = [keras.Input([84, 84, 3])]
+    for i in range(1, 5):
+        layers += [
+            keras.layers.Conv2D(32, 3, padding="same",
+                                kernel_initializer=next(kernels),
+                                name=f"conv{i}"),
+            keras.layers.BatchNormalization(epsilon=1e-3, name=f"norm{i}"),
+            keras.layers.MaxPool2D(2, padding="same", name=f"pool{i}"),
+            keras.layers.ReLU(name=f"relu{i}"),
+        ]
+    layers += [keras.layers.Flatten(name="flatten"),
+               keras.layers.Dense(ways, kernel_initializer=next(kernels),
+                                  name="logits")]
+    return keras.Sequential(layers, name="mini_imagenet")
+
+
+def vectorizes(model: keras.Model) -> bool:
+    """Whether every layer runs side by side over tasks as batched matmuls."""
+    for layer in model._flatten_layers(include_self=False):
+        if PatchConv2D.supports(layer):
+            height, width = layer.get_build_config()["input_shape"][1:3]
+            if height * width > MAX_PATCH_POSITIONS:
+                return False
+        elif not isinstance(layer, (*VECTORIZABLE, keras.Model)):
+            return False
+    return True
+
+
+def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
+    """A clone of `model` for the inner loop; `model` itself is not touched.
+
+    Stock batch normalization becomes the exact one, convolutions become
+    `PatchConv2D` if `patches`. Trainable weights are in the model's order;
+    all weights are copies of the model's.
+
+    Raises:
+      InputError: a model that clone_model cannot copy, one of several inputs,
+        or a layer whose state changes when it is called in training, such as
+        Dropout's seed: one clone serves many tasks and must be pure.
+    """
+    if not isinstance(model, (keras.Sequential, Functional)):
+        raise InputError(
+            f"{type(model).__name__} is a subclassed keras.Model, which "
+            "keras.models.clone_model cannot copy: use keras.Sequential or "
+            "the functional API"
+        )
+    if not model.built:
+        raise InputError(
+            f"model {model.name!r} has no weights yet: give it a keras.Input"
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"model {model.name!r} has {len(model.inputs)} inputs and "
+            f"{len(model.outputs)} outputs; one of each is supported"
+        )
+    pairs = []
+
+    def replace(layer):
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(layer, clone_function=replace)
+        if type(layer) is keras.layers.BatchNormalization:
+            new = BatchNormalization.from_stock(layer)
+        elif patches and PatchConv2D.supports(layer):
+            new = PatchConv2D.from_config(layer.get_config())
+        else:
+            new = type(layer).from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    clone = replace(model)
+    for layer, new in pairs:
+        if isinstance(new, BatchNormalization):
+            for old, copy in zip(layer.trainable_variables,
+                                 new.trainable_variables, strict=True):
+                copy.assign(old)
+        else:
+            new.set_weights(layer.get_weights())
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()
+    _refuse_stateful(clone, [new for _, new in pairs])
+    return clone
+
+
+def _refuse_stateful(clone: keras.Model, layers: list) -> None:
+    """Raise if a call in training changes a variable of the clone."""
+    before = [v.value for v in clone.non_trainable_variables]
+    shape = [2] + [d or 1 for d in clone.inputs[0].shape[1:]]
+    example = tf.zeros(shape, clone.inputs[0].dtype)
+    _, after = clone.stateless_call(
+        [v.value for v in clone.trainable_variables], before, example,
+        training=True)
+    changed = {
+        id(variable) for variable, old, new in zip(
+            clone.non_trainable_variables, before, after, strict=True)
+        if not np.array_equal(old, new)
+    }
+    for layer in layers:
+        if any(id(v) in changed for v in layer.non_trainable_variables):
+            raise InputError(
+                f"layer {layer.name!r} ({type(layer).__name__}) changes its "
+                "own state in training, which the pure inner loop does not "
+                "carry from step to step: remove it or set its rate to 0"
+            )

@@ -1,0 +1,36 @@
+"""Imports TensorFlow without its chatter; the scripts import this first.
+
+TF_CPP_MIN_LOG_LEVEL silences most of it, but some lines are written to the
+process's standard error before that is read. What was written is shown after
+all if the import fails, or if the caller has set the level.
+"""
+
+import os
+import sys
+import tempfile
+
+
+def _import_tensorflow() -> None:
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        import tensorflow  # noqa: F401
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+            failed = False
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            if failed:
+                captured.seek(0)
+                os.write(2, captured.read())
+
+
+_import_tensorflow()

@@ -1,0 +1,140 @@
+"""The run directory: what a run leaves behind, a contract for other programs.
+
+flags.cfg, metrics.csv, result.json, run.log, checkpoints/, tensorboard/ and
+initialization/.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.config import Config
+from reptile_tf.errors import InputError
+
+HEADER = "iteration,split,metric,value\n"
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+      path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self.metrics = self.path / "metrics.csv"
+        self.result = self.path / "result.json"
+        self.initialization = self.path / "initialization"
+        self._flags = self.path / "flags.cfg"
+        self._writer = None
+
+    def open(self, config: Config) -> bool:
+        """Claim the folder for `config`; whether it is a run to go on with.
+
+        Raises:
+          InputError: it holds another run, or something else, or nothing to
+            evaluate with --pretrained.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--run_dir={self.path} is a file: name a folder")
+        content = (sorted(p.name for p in self.path.iterdir()
+                          if p.name != "run.log")
+                   if self.path.exists() else [])
+        if content and not config.resume:
+            raise InputError(
+                f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
+                "--noresume was given: name a new folder, or drop --noresume "
+                "to go on with the run in it")
+        if content and not self._flags.exists():
+            raise InputError(
+                f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
+                "holds no run: name a new folder")
+        if content:
+            self._compare(config)
+        if config.pretrained and not self.checkpoints.paths():
+            raise InputError(
+                f"--pretrained needs a checkpoint and {self.path} has none: "
+                "train first, without --pretrained")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not config.pretrained:
+            _replace(self._flags, "\n".join(config.lines().values()) + "\n")
+        return bool(content)
+
+    def _compare(self, config: Config) -> None:
+        then = {}
+        for line in self._flags.read_text().split():
+            name = line.lstrip("-").partition("=")[0]
+            then[name.removeprefix("no") if "=" not in line
+                 and name.startswith("no") else name] = line
+        now = config.lines()
+        differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
+                  "asked for" for name in Config.training_flags()
+                  if then.get(name) != now.get(name)]
+        if differ:
+            raise InputError(
+                f"--run_dir={self.path} holds a run of another configuration: "
+                f"{'; '.join(differ)}. Use the same flags to go on with it, or "
+                "another --run_dir")
+
+    def cut_metrics(self, size: int) -> None:
+        """Cut metrics.csv back to `size` bytes, or start it."""
+        if not size:
+            _replace(self.metrics, HEADER)
+        elif self.metrics.exists():
+            os.truncate(self.metrics, size)
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.csv."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def record(self, iteration: int, split: str,
+               values: dict[str, float]) -> None:
+        """Append to metrics.csv and to the TensorBoard log."""
+        with open(self.metrics, "a") as file:
+            for name, value in values.items():
+                file.write(f"{iteration},{split},{name},{value!r}\n")
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(
+                str(self.path / "tensorboard"))
+        with self._writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(f"{split}/{name}", value, step=iteration)
+        self._writer.flush()
+
+    def write_result(self, result: dict) -> None:
+        """Write result.json."""
+        _replace(self.result, json.dumps(result, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def logger() -> logging.Logger:
+    """The run's log: plain lines on standard output, and run.log later."""
+    log = logging.getLogger("reptile_tf")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    return log
+
+
+def log_to(log: logging.Logger, directory: Path) -> None:
+    """Also write the log to <directory>/run.log, with times."""
+    handler = logging.FileHandler(directory / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)

@@ -1,0 +1,10 @@
+"""Meta-train on Omniglot with Reptile, FOMAML or MAML (paper, section 6.1)."""
+
+import sys
+
+from reptile_tf import quiet  # noqa: F401  (before anything imports TensorFlow)
+from reptile_tf import experiment
+from reptile_tf.datasets import omniglot
+
+if __name__ == "__main__":
+    sys.exit(experiment.main(omniglot, sys.argv))
