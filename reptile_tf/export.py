@@ -2,94 +2,133 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from reptile_tf import models, tasks
+from reptile_tf import models
 from reptile_tf.config import Config
 from reptile_tf.evaluation import score_logits
 from reptile_tf.inner_loop import InnerLoop, InnerState
 from reptile_tf.meta_training import MetaTrainer
 
-SCHEDULE_SEED = (20180308, 0)
+SCHEDULE_SEED = 20180308
+INTEGER_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16",
+                 "uint32", "uint64")
 
 
 def stateless_schedule(
-    num_examples: tf.Tensor, batch: int, num_batches: int, replacement: bool
+    num_examples: tf.Tensor,
+    batch: tf.Tensor,
+    num_batches: int,
+    replacement: bool,
 ) -> tf.Tensor:
-    """Positions [num_batches, batch], as `tasks.mini_batches`, in the graph.
+    """Positions [num_batches, batch] by the rule of `tasks.mini_batches`.
 
-    The shuffle's seed is fixed: two calls give the same schedule.
+    In the graph and with a fixed seed: two calls give the same schedule.
+    With replacement, a batch larger than the set is cut to the set.
     """
-    needed = batch * num_batches
-    size = batch if replacement else num_examples
-    passes = num_batches if replacement else -(-needed // num_examples)
+    if replacement:
+        batch = tf.minimum(batch, num_examples)
+        passes, kept = num_batches, batch
+    else:
+        passes, kept = -(-num_batches * batch // num_examples), num_examples
 
-    def shuffled(i):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(num_examples), [SCHEDULE_SEED[0], i])
-        return order[:size]
-
-    def body(i, order):
-        return i + 1, tf.concat([order, shuffled(i)], 0)
+    def add_pass(i, order):
+        shuffled = tf.random.experimental.stateless_shuffle(
+            tf.range(num_examples), tf.stack([SCHEDULE_SEED, i]))
+        return i + 1, tf.concat([order, shuffled[:kept]], 0)
 
     _, order = tf.while_loop(
-        lambda i, _: i < passes, body,
+        lambda i, _: i < passes, add_pass,
         (tf.constant(0), tf.zeros([0], tf.int32)),
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])))
-    return tf.reshape(order[:needed], [num_batches, batch])
+    return tf.reshape(order[:num_batches * batch], [num_batches, batch])
 
 
 class Initialization(tf.Module):
-    """phi and (v, t) with the two signatures.
+    """phi and (v, t), and what is done with them.
 
-    A plain tf.Module: every variable is stored once.
+    A plain tf.Module, so every variable is stored once.
 
     Args:
-      model: the Keras model, holding phi.
-      trainer: gives (v, t).
-      config: gives eval_iters, eval_batch, replacement and the optimizer.
+      model: a Keras model of the run's architecture.
+      trainer: gives phi and (v, t).
+      config: gives eval_iters, eval_batch, replacement and the inner
+        optimizer.
     """
 
     def __init__(self, model: keras.Model, trainer: MetaTrainer,
                  config: Config) -> None:
-        super().__init__()
-        # Stock convolutions without XLA: any batch size, anywhere.
+        super().__init__(name="initialization")
+        # Stock convolutions and no XLA: any number of images, anywhere.
         self._inner = InnerLoop(models.inner_clone(model), config.inner)
-        self.phi = [tf.Variable(w, trainable=True) for w in trainer.weights]
+        self._config = config
+        self.phi = [tf.Variable(w) for w in trainer.weights]
         state = trainer.state
         self.v = [tf.Variable(v, trainable=False) for v in state.v]
         self.t = tf.Variable(state.t, trainable=False)
-        self._config = config
+        self.adapt_and_predict = tf.function(self._adapt_and_predict)
+        for dtype in INTEGER_TYPES:
+            self.adapt_and_predict.get_concrete_function(
+                **self.adaptation_signature(dtype))
+
+    def image_spec(self, name: str) -> tf.TensorSpec:
+        """Any number of images."""
+        image = self._inner.model.inputs[0]
+        return tf.TensorSpec([None, *image.shape[1:]], image.dtype, name)
+
+    def adaptation_signature(self, labels: str) -> dict[str, tf.TensorSpec]:
+        """The inputs of adapt_and_predict, with labels of this type."""
+        return {
+            "support_images": self.image_spec("support_images"),
+            "support_labels": tf.TensorSpec([None], labels, "support_labels"),
+            "query_images": self.image_spec("query_images"),
+            "transductive": tf.TensorSpec([], tf.bool, "transductive")}
 
     def _weights(self):
         return [w.value() for w in self.phi]
 
-    def serving_default(self, images):
-        """Logits with the statistics of the batch given."""
+    def predict(self, images):
+        """Logits [B, N], with the statistics of the batch given."""
         return {"logits": self._inner.outputs(self._weights(), images)}
 
-    def adapt_and_predict(self, support_images, support_labels, query_images,
-                          transductive):
-        """Logits of the queries after eval_iters inner steps from phi."""
+    def schedule(self, num_examples: tf.Tensor) -> tf.Tensor:
+        """The mini-batches [eval_iters, B] of a support set of this size.
+
+        Where --eval_batch differs between --shots, B is that of the smallest
+        of them whose support set is as large as the one given.
+        """
         c = self._config
-        order = stateless_schedule(
-            tf.shape(support_images)[0], max(c.eval_batch), c.eval_iters,
-            c.replacement)
+        cells = sorted(c.evaluations(), reverse=True)
+        batch = tf.constant(cells[0][1])
+        for shots, smaller in cells[1:]:
+            batch = tf.where(num_examples <= c.classes * shots, smaller,
+                             batch)
+        return stateless_schedule(num_examples, batch, c.eval_iters,
+                                  c.replacement)
+
+    def _adapt_and_predict(self, support_images, support_labels,
+                           query_images, transductive):
+        """Logits [Q, N] of the queries after eval_iters steps from phi."""
+        return self._adapt(support_images, tf.cast(support_labels, tf.int64),
+                           query_images, transductive)
+
+    @tf.function
+    def _adapt(self, support_images, support_labels, query_images,
+               transductive):
+        order = self.schedule(tf.shape(support_images)[0])
         w, _ = self._inner.adapt(
             self._weights(),
             InnerState([v.value() for v in self.v], self.t.value()),
             tf.gather(support_images, order),
-            tf.gather(tf.cast(support_labels, tf.int32), order))
-        return {"logits": tf.cond(
-            transductive,
-            lambda: score_logits(self._inner, w, support_images, query_images,
-                                 True),
-            lambda: score_logits(self._inner, w, support_images, query_images,
-                                 False))}
+            tf.gather(support_labels, order))
+        scored = partial(score_logits, self._inner, w, support_images,
+                         query_images)
+        return {"logits": tf.cond(transductive, partial(scored, True),
+                                  partial(scored, False))}
 
 
 def save(model: keras.Model, trainer: MetaTrainer, config: Config,
@@ -97,17 +136,20 @@ def save(model: keras.Model, trainer: MetaTrainer, config: Config,
     """Write `directory`: the SavedModel, and model.keras of stock layers.
 
     Args:
-      model: the Keras model with phi assigned.
+      model: the Keras model of stock layers, with phi assigned.
       trainer: of the run.
       config: of the run.
-      directory: replaced as a whole once everything is written.
+      directory: replaced as a whole, once everything is written.
     """
     module = Initialization(model, trainer, config)
-    images = tf.TensorSpec([None, *model.inputs[0].shape[1:]], tf.float32)
     signatures = {
         "serving_default": tf.function(
-            module.serving_default, input_signature=[
-                tf.TensorSpec(images.shape, images.dtype, "images")]),
+            module.predict, input_signature=[module.image_spec("images")]),
+        # A signature has one type of labels; Python numbers and NumPy arrays
+        # of any integer type are converted to it. Tensors of other types go
+        # to the loaded object's own adapt_and_predict.
+        "adapt_and_predict": module.adapt_and_predict.get_concrete_function(
+            **module.adaptation_signature("int64")),
     }
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -115,6 +157,3 @@ def save(model: keras.Model, trainer: MetaTrainer, config: Config,
     model.save(temporary / "model.keras")
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
-
-
-__all__ = ["Initialization", "save", "stateless_schedule", "np", "tasks"]

@@ -133,7 +133,8 @@ class InnerLoop:
         """What precedes every step: all weights times weight_decay."""
         if self.config.weight_decay == 1:
             return list(weights)
-        return [w * tf.cast(self.config.weight_decay, w.dtype)
+        # tf.cast would take a Python number through float32.
+        return [w * tf.constant(self.config.weight_decay, w.dtype)
                 for w in weights]
 
     def apply_gradient(
@@ -147,7 +148,7 @@ class InnerLoop:
         rate = self.config.learning_rate
         t = state.t + 1
         if self.config.inner_optimizer == "sgd":
-            stepped = [w - tf.cast(rate, w.dtype) * g
+            stepped = [w - tf.constant(rate, w.dtype) * g
                        for w, g in zip(weights, gradient, strict=True)]
             return stepped, InnerState([], t)
         dtype = weights[0].dtype

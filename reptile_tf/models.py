@@ -251,7 +251,8 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
             new = PatchConv2D.from_config(layer.get_config())
         else:
             new = type(layer).from_config(layer.get_config())
-        pairs.append((layer, new))
+        if isinstance(new, keras.layers.Layer):
+            pairs.append((layer, new))
         return new
 
     clone = replace(model)

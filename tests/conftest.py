@@ -1,0 +1,31 @@
+"""Shared fixtures. Tests never read the network or the home folder."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reptile_tf import quiet  # noqa: F401  (before anything imports TensorFlow)
+from reptile_tf.engine import Engine
+
+ENGINES = {
+    "graph-unrolled": Engine(False, False, False),
+    "graph-vectorized": Engine(True, False, True),
+    "xla-unrolled": Engine(False, True, False),
+    "xla-vectorized": Engine(True, True, True),
+}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of REPTILE_DATA; skips, with the reason, without it."""
+    folder = os.environ.get("REPTILE_DATA")
+    if not folder:
+        pytest.skip("REPTILE_DATA is not set")
+    return Path(folder)

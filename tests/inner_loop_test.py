@@ -1,0 +1,181 @@
+"""Inner steps against Keras's optimizers and numbers worked by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reptile_tf import models
+from reptile_tf.errors import InputError
+from reptile_tf.inner_loop import (
+    InnerConfig,
+    InnerLoop,
+    InnerState,
+    cross_entropy,
+    mean_state,
+    squared_error,
+)
+
+RATE = 1 / 32  # Keras keeps rates in float32
+
+
+def linear(inputs=3, outputs=1):
+    model = keras.Sequential([
+        keras.Input([inputs], dtype="float64"),
+        keras.layers.Dense(outputs, dtype="float64",
+                           bias_initializer="ones")])
+    return models.inner_clone(model)
+
+
+def loop(model=None, loss=squared_error, **config):
+    return InnerLoop(model or linear(), InnerConfig(**config), loss)
+
+
+@pytest.mark.parametrize("name, optimizer", [
+    ("sgd", keras.optimizers.SGD(RATE)),
+    ("adam", keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=0.999,
+                                   epsilon=1e-8)),
+])
+def test_steps_equal_kerass_optimizers(rng, name, optimizer):
+    inner = loop(learning_rate=RATE, inner_optimizer=name)
+    variables = [keras.Variable(w.value, dtype="float64")
+                 for w in inner.model.trainable_variables]
+    weights, state = [v.value.value() for v in variables], None
+    state = inner.initial_state()
+    for _ in range(12):
+        gradient = [tf.constant(rng.normal(size=w.shape)) for w in weights]
+        weights, state = inner.apply_gradient(weights, gradient, state)
+        optimizer.apply(gradient, variables)
+        for ours, keras_one in zip(weights, variables, strict=True):
+            # Keras takes beta2 = 0.999 through float32, hence not 1e-12.
+            np.testing.assert_allclose(ours, keras_one.numpy(), rtol=1e-5)
+    assert int(state.t) == 12
+
+
+def test_adam_by_hand():
+    inner = loop(learning_rate=0.1)
+    w, state = [tf.constant([2.0, -1.0], tf.float64)], InnerState(
+        [tf.constant([0.0, 0.04], tf.float64)], tf.constant(1, tf.int64))
+    w, state = inner.apply_gradient(
+        w, [tf.constant([0.5, -0.2], tf.float64)], state)
+    # v = 0.999 v + 0.001 g^2 = [0.00025, 0.04]; 1 - 0.999^2 = 0.001999;
+    # steps 0.1 sqrt(0.001999) g / (sqrt(v) + 1e-8)
+    np.testing.assert_allclose(state.v[0], [0.00025, 0.04], rtol=1e-12)
+    root = 0.001999 ** 0.5
+    np.testing.assert_allclose(
+        w[0], [2 - 0.05 * root / (0.00025 ** 0.5 + 1e-8),
+               -1 + 0.02 * root / (0.2 + 1e-8)], rtol=1e-12)
+    assert int(state.t) == 2
+
+
+def test_first_adam_step_moves_by_the_learning_rate():
+    inner = loop(learning_rate=0.01)
+    w, _ = inner.apply_gradient(
+        [tf.constant([1.0, 1.0])], [tf.constant([3.0, -1e-3])],
+        InnerState([tf.zeros(2)], tf.constant(0, tf.int64)))
+    np.testing.assert_allclose(w[0], [0.99, 1.01], rtol=1e-5)
+
+
+def test_late_t_needs_no_precision():
+    inner = loop(learning_rate=1.0)
+    for t in (0, 1, 1000, 2_500_000):
+        w, _ = inner.apply_gradient(
+            [tf.constant([0.0])], [tf.constant([1.0])],
+            InnerState([tf.constant([1.0])], tf.constant(t, tf.int64)))
+        expected = -np.sqrt(1 - 0.999 ** np.float64(t + 1))
+        np.testing.assert_allclose(w[0], [expected], rtol=2e-7)
+
+
+@pytest.mark.parametrize("reduction, factor", [("sum", 1), ("mean", 4)])
+def test_sum_not_mean(rng, reduction, factor):
+    inner = loop(learning_rate=0.02, inner_optimizer="sgd",
+                 inner_loss=reduction)
+    x, y = rng.normal(size=(4, 3)), rng.normal(size=(4, 1))
+    kernel = inner.model.trainable_variables[0].numpy()
+    weights = [tf.constant(kernel), tf.ones(1, tf.float64)]
+    new, _ = inner.step(weights, inner.initial_state(), tf.constant(x),
+                        tf.constant(y))
+    residual = x @ kernel + 1 - y
+    np.testing.assert_allclose(
+        new[0], kernel - 0.02 * 2 * x.T @ residual / factor, rtol=1e-10)
+    np.testing.assert_allclose(
+        new[1], 1 - 0.02 * 2 * residual.sum(0) / factor, rtol=1e-10)
+
+
+def test_the_default_loss_is_the_sum():
+    assert InnerConfig().inner_loss == "sum"
+
+
+def test_weight_decay_comes_before_the_gradient(rng):
+    x, y = rng.normal(size=(4, 3)), rng.normal(size=(4, 1))
+    weights = [tf.constant(rng.normal(size=(3, 1))), tf.ones(1, tf.float64)]
+    config = dict(learning_rate=0.02, inner_optimizer="sgd")
+    decayed = loop(**config, weight_decay=0.5)
+    plain = loop(**config)
+    got, _ = decayed.step(weights, decayed.initial_state(), x, y)
+    want, _ = plain.step([0.5 * w for w in weights], plain.initial_state(), x,
+                         y)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_adapt_is_k_steps(rng, unroll):
+    inner = loop(learning_rate=0.1)
+    inner.unroll = unroll
+    x = tf.constant(rng.normal(size=(6, 4, 3)))
+    y = tf.constant(rng.normal(size=(6, 4, 1)))
+    weights = [w.value.value() for w in inner.model.trainable_variables]
+    w, state = weights, inner.initial_state()
+    for i in range(6):
+        w, state = inner.step(w, state, x[i], y[i])
+    got, got_state = tf.function(inner.adapt)(weights, inner.initial_state(),
+                                              x, y)
+    for a, b in zip([*got, *got_state.v], [*w, *state.v], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    assert int(got_state.t) == 6
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_no_nan_through_adam_from_v_zero(jit):
+    """A weight without gradient has v = 0, where sqrt has slope infinity."""
+    inner = loop(learning_rate=0.1)
+
+    @tf.function(jit_compile=jit)
+    def slope(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            state = InnerState([tf.zeros(2)], tf.constant(0, tf.int64))
+            gradient = tf.stack([w[0] ** 2, 0.0 * w[1]])
+            new, _ = inner.apply_gradient([w], [gradient], state)
+            loss = tf.reduce_sum(new[0])
+        return tape.gradient(loss, w)
+
+    # Adam's first step does not depend on the size of g: slope 1.
+    np.testing.assert_allclose(slope(tf.constant([2.0, 3.0])), [1, 1],
+                               atol=1e-4)
+
+
+def test_cross_entropy_by_hand():
+    logits = tf.math.log(tf.constant([[1.0, 2, 1], [6, 1, 1]]))
+    np.testing.assert_allclose(
+        cross_entropy(tf.constant([1, 2]), logits),
+        [np.log(2), np.log(8)], rtol=1e-6)
+
+
+def test_mean_state():
+    state = mean_state(InnerState([tf.constant([[1.0, 2], [3, 6]])],
+                                  tf.constant(9, tf.int64)))
+    np.testing.assert_array_equal(state.v[0], [2, 4])
+    assert int(state.t) == 9
+
+
+@pytest.mark.parametrize("config, message", [
+    (dict(inner_optimizer="rmsprop"), "rmsprop.*adam"),
+    (dict(inner_loss="max"), "max.*sum"),
+    (dict(learning_rate=0.0), "learning_rate=0.0.*positive"),
+    (dict(weight_decay=1.5), r"weight_decay=1.5.*\(0, 1\]"),
+])
+def test_bad_config(config, message):
+    with pytest.raises(InputError, match=message):
+        InnerConfig(**config)

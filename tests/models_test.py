@@ -1,0 +1,197 @@
+"""The networks, exact batch normalization, and the inner loop's clone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reptile_tf import models
+from reptile_tf.errors import InputError
+
+
+@pytest.mark.parametrize("build, ways, count", [
+    (models.omniglot, 5, 113_221), (models.omniglot, 20, 117_076),
+    (models.mini_imagenet, 5, 34_661)])
+def test_parameter_counts(build, ways, count):
+    model = build(ways)
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_variables
+               ) == count
+    assert model.output_shape == (None, ways)
+
+
+def test_initial_weights():
+    """Glorot uniform kernels, biases 0, gamma 1, beta 0; the seed decides."""
+    model, again, other = (models.omniglot(5, s) for s in (3, 3, 4))
+    for a, b, c in zip(*(m.trainable_variables for m in (model, again, other)),
+                       strict=True):
+        np.testing.assert_array_equal(a, b)
+        if a.name == "kernel":
+            fan_in = np.prod(a.shape[:-1])
+            fan_out = np.prod(a.shape) / a.shape[-2]
+            limit = np.sqrt(6 / (fan_in + fan_out))
+            assert limit * 0.9 < np.abs(a).max() <= limit
+            assert not np.array_equal(a, c)
+        else:
+            assert np.all(a.numpy() == (1 if a.name == "gamma" else 0))
+    kernels = [w.numpy() for w in model.trainable_variables
+               if w.name == "kernel"]
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_relu_follows_the_pool_in_mini_imagenet():
+    """The authors' order; the same function, other gradients at ties."""
+    names = [layer.name for layer in models.mini_imagenet(5).layers][:4]
+    assert names == ["conv1", "norm1", "pool1", "relu1"]
+
+
+def test_batch_normalization_equals_kerass_in_training(rng):
+    x = rng.normal(2, 3, (4, 3, 5, 2)).astype("float32")
+    ours, stock = models.BatchNormalization(1e-3), (
+        keras.layers.BatchNormalization(epsilon=1e-3))
+    want = stock(x, training=True)
+    for training in (True, False, None):
+        np.testing.assert_allclose(ours(x, training=training), want,
+                                   atol=2e-6)
+    assert not ours.non_trainable_variables
+
+
+def test_batch_normalization_by_hand():
+    layer = models.BatchNormalization(1e-3)
+    layer.build((None, 1))
+    layer.gamma.assign([2.0])
+    layer.beta.assign([10.0])
+    # mean 3, biased variance 8 / 3
+    root = np.sqrt(8 / 3 + 1e-3)
+    np.testing.assert_allclose(
+        layer(tf.constant([[1.0], [3], [5]]))[:, 0],
+        [10 - 4 / root, 10, 10 + 4 / root], rtol=1e-6)
+
+
+def test_batch_normalization_has_exact_second_derivatives(rng):
+    """Hessian-vector product against central differences of gradients."""
+    layer = models.BatchNormalization(1e-3, dtype="float64")
+    x = rng.normal(size=(5, 3))
+    direction, weight = rng.normal(size=(2, 5, 3))
+    layer(x)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(weight * tf.tanh(layer(x)))
+        return tape.gradient(loss, x)
+
+    point = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        product = tf.reduce_sum(gradient(point) * direction)
+    got = tape.gradient(product, point)
+    h = 1e-5
+    want = (gradient(point + h * direction) - gradient(point - h * direction)
+            ) / (2 * h)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("size, kernel, strides, padding", [
+    ((7, 10), (3, 3), (2, 2), "same"), ((8, 5), (3, 2), (1, 2), "same"),
+    ((7, 10), (2, 3), (2, 1), "valid"), ((6, 4), (1, 1), (1, 1), "same")])
+def test_patch_convolution_equals_the_stock_one(rng, size, kernel, strides,
+                                                padding):
+    x = rng.normal(size=(2, *size, 3)).astype("float32")
+    model = keras.Sequential([keras.Input([*size, 3]), keras.layers.Conv2D(
+        4, kernel, strides=strides, padding=padding, activation="tanh",
+        bias_initializer="normal")])
+    clone = models.inner_clone(model, patches=True)
+    assert isinstance(clone.layers[0], models.PatchConv2D)
+    np.testing.assert_allclose(clone(x), model(x), atol=1e-5)
+
+
+def small(*layers, inputs=(6, 6, 1)):
+    return keras.Sequential([keras.Input(inputs), *layers])
+
+
+def test_clone_copies_and_leaves_the_model_alone(rng):
+    model = small(
+        keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization(),
+        keras.layers.Flatten(), keras.layers.Dense(2))
+    for w in model.weights:
+        w.assign(rng.uniform(1, 2, w.shape))
+    before = [w.numpy() for w in model.weights]
+    clone = models.inner_clone(model, patches=True)
+    for a, b in zip(model.trainable_variables, clone.trainable_variables,
+                    strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a is not b
+        b.assign(b * 2)
+    for a, b in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not clone.non_trainable_variables
+
+
+def test_clone_goes_into_nested_models():
+    inside = small(keras.layers.BatchNormalization(), inputs=(4,))
+    inputs = keras.Input([4])
+    model = keras.Model(inputs, keras.layers.Dense(2)(inside(inputs) + inputs))
+    clone = models.inner_clone(model)
+    kinds = {type(layer) for layer in clone._flatten_layers()}
+    assert models.BatchNormalization in kinds
+    assert keras.layers.BatchNormalization not in kinds
+    x = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_allclose(clone(x), model(x, training=True), atol=1e-5)
+
+
+def test_normalization_works():
+    norm = keras.layers.Normalization()
+    norm.adapt(np.array([[1.0, 10], [3, 30]]))
+    model = small(norm, keras.layers.Dense(1), inputs=(2,))
+    clone = models.inner_clone(model)
+    x = np.array([[2.0, 5], [4, 7]])
+    np.testing.assert_allclose(clone(x), model(x), rtol=1e-6)
+    weights = [w.value for w in clone.trainable_variables]
+    constants = [w.value for w in clone.non_trainable_variables]
+    outputs, _ = clone.stateless_call(weights, constants, x, training=True)
+    np.testing.assert_allclose(outputs, model(x), rtol=1e-6)
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: small(keras.layers.Dropout(0.5, name="drop")),
+     "'drop'.*Dropout.*state"),
+    (lambda: small(keras.layers.SpectralNormalization(
+        keras.layers.Conv2D(2, 3), name="spectral")),
+     "'spectral'.*SpectralNormalization"),
+    (lambda: small(keras.layers.TimeDistributed(
+        keras.layers.BatchNormalization(), name="each")),
+     "'each'.*TimeDistributed"),
+    (lambda: small(keras.layers.BatchNormalization(
+        name="frozen", trainable=False)), "'frozen'.*trainable=True"),
+    (lambda: small(keras.layers.BatchNormalization(axis=1, name="first")),
+     "'first'.*axis 1"),
+    (lambda: Subclassed(), "Subclassed is a subclassed"),
+    (lambda: keras.Sequential([keras.layers.Dense(2)], name="bare"),
+     "'bare' has no weights yet"),
+    (lambda: keras.Model([keras.Input([2]), keras.Input([2])],
+                         keras.Input([2])), "inputs"),
+])
+def test_refusals(make, message):
+    try:
+        model = make()
+    except Exception:  # Keras itself may refuse a disconnected graph.
+        inputs = [keras.Input([2]), keras.Input([2])]
+        model = keras.Model(inputs, keras.layers.Add()(inputs))
+    with pytest.raises(InputError, match=message):
+        models.inner_clone(model)
+
+
+def test_dropout_of_rate_zero_is_no_state():
+    models.inner_clone(small(keras.layers.Dropout(0.0)))
+
+
+def test_vectorizes():
+    assert models.vectorizes(models.omniglot(5))
+    assert not models.vectorizes(models.mini_imagenet(5))
+    assert not models.vectorizes(small(keras.layers.Conv2D(2, 3, groups=1,
+                                                           dilation_rate=2)))

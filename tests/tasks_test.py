@@ -1,0 +1,139 @@
+"""Sampling and mini-batch schedules (protocol of the paper's section 6)."""
+
+import numpy as np
+import pytest
+
+from reptile_tf import tasks
+from reptile_tf.errors import InputError
+from reptile_tf.tasks import TaskConfig, TaskSampler
+
+# 7 classes of unequal sizes; class c's examples are 100 c, 100 c + 1, ...
+CLASSES = [100 * c + np.arange(6 + c) for c in range(7)]
+
+
+def test_schedule_cycles_and_carries_the_partial_batch_over(rng):
+    steps = tasks.mini_batches(7, 3, 5, False, rng)
+    flat = steps.ravel()
+    assert steps.shape == (5, 3)
+    assert sorted(flat[:7]) == sorted(flat[7:14]) == list(range(7))
+    assert list(flat[:7]) != list(flat[7:14])
+
+
+def test_a_batch_may_straddle_the_reshuffle_and_repeat_an_example(rng):
+    straddling = [tasks.mini_batches(3, 2, 2, False, rng)[1]
+                  for _ in range(50)]
+    assert any(a == b for a, b in straddling)
+
+
+def test_a_larger_batch_holds_each_example_several_times(rng):
+    batch = tasks.mini_batches(3, 7, 1, False, rng)[0]
+    assert sorted(np.bincount(batch)) == [2, 2, 3]
+
+
+def test_replacement_draws_each_batch_afresh_without_repeats(rng):
+    steps = tasks.mini_batches(7, 5, 40, True, rng)
+    assert all(len(set(batch)) == 5 for batch in steps)
+    assert not all(set(a) | set(b) == set(range(7))
+                   for a, b in zip(steps, steps[1:], strict=False))
+
+
+def test_replacement_refuses_a_batch_larger_than_the_set(rng):
+    with pytest.raises(InputError, match="8.*--replacement.*7"):
+        tasks.mini_batches(7, 8, 1, True, rng)
+
+
+def test_no_steps_make_no_batches(rng):
+    for replacement in (False, True):
+        assert tasks.mini_batches(4, 3, 0, replacement, rng).shape == (0, 3)
+
+
+@pytest.mark.parametrize("tail", [None, 2])
+@pytest.mark.parametrize("replacement", [False, True])
+def test_training_batches(rng, tail, replacement):
+    config = TaskConfig(ways=3, train_shots=5, inner_batch=4, inner_iters=6,
+                        replacement=replacement, tail_shots=tail)
+    batches = TaskSampler(CLASSES, config, rng)(2)
+    last = 3 * 2 if tail else 4
+    assert batches.inputs.shape == batches.targets.shape == (2, 5, 4)
+    assert batches.last_inputs.shape == batches.last_targets.shape == (2, last)
+    for x, y, lx, ly in zip(*batches, strict=True):
+        pairs = {*zip(x.ravel(), y.ravel(), strict=True),
+                 *zip(lx, ly, strict=True)}
+        labels = {label: {int(i) // 100 for i, m in pairs if m == label}
+                  for label in range(3)}
+        # One class per label, three distinct ones, no example drawn twice.
+        assert all(len(c) == 1 for c in labels.values())
+        assert len(set.union(*labels.values())) == 3
+        assert len(pairs) <= 15
+        assert {int(i) for i, _ in pairs} <= set(np.concatenate(CLASSES))
+
+
+def test_separate_tail_is_apart_and_whole(rng):
+    config = TaskConfig(ways=3, train_shots=5, inner_batch=100, inner_iters=2,
+                        tail_shots=2)
+    for x, _, lx, ly in zip(*TaskSampler(CLASSES, config, rng)(20),
+                            strict=True):
+        assert not set(x.ravel()) & set(lx)
+        assert len(set(lx)) == 6 and len(set(x.ravel())) == 9
+        assert list(np.bincount(ly)) == [2, 2, 2]
+
+
+def test_shared_tail_is_the_schedule_going_on(rng):
+    config = TaskConfig(ways=3, train_shots=2, inner_batch=2, inner_iters=3)
+    x, _, lx, _ = (a[0] for a in TaskSampler(CLASSES, config, rng)(1))
+    assert len(set(x.ravel()) | set(lx)) == 6
+
+
+def test_labels_are_in_random_order(rng):
+    first = {tasks.draw_examples(CLASSES, 7, 1, rng)[0, 0] // 100
+             for _ in range(60)}
+    assert first == set(range(7))
+
+
+def test_batches_are_not_class_balanced(rng):
+    config = TaskConfig(ways=5, train_shots=6, inner_batch=5, inner_iters=1)
+    counts = [np.bincount(y, minlength=5)
+              for y in TaskSampler(CLASSES, config, rng)(20).last_targets]
+    assert any(c.max() > 1 for c in counts)
+
+
+def test_evaluation_tasks(rng):
+    drawn = tasks.evaluation_tasks(CLASSES, 3, 2, 4, 5, False, 11, rng)
+    assert drawn.inputs.shape == drawn.targets.shape == (11, 5, 4)
+    assert drawn.support_inputs.shape == (11, 6)
+    assert drawn.query_inputs.shape == (11, 3)
+    for x, y, support, query, label in zip(*drawn, strict=True):
+        assert len(set(support)) == 6 and not set(support) & set(query)
+        assert list(label) == [0, 1, 2]
+        of_label = query // 100
+        assert list(of_label[np.arange(6) // 2]) == list(support // 100)
+        assert np.array_equal(of_label[y], x // 100)
+
+
+def test_first_drawn_is_the_test_example():
+    drawn = tasks.evaluation_tasks(
+        CLASSES, 3, 2, 4, 1, False, 1, np.random.default_rng(3))
+    again = tasks.draw_examples(CLASSES, 3, 3, np.random.default_rng(3))
+    assert np.array_equal(drawn.query_inputs[0], again[:, 0])
+    assert np.array_equal(drawn.support_inputs[0], again[:, 1:].ravel())
+
+
+def test_generators_are_keyed():
+    def draw(*key):
+        return tasks.evaluation_generator(*key).integers(2**40)
+
+    keys = [(0, "test", 1, 10), (1, "test", 1, 10), (0, "val", 1, 10),
+            (0, "test", 5, 10), (0, "test", 1, 20)]
+    assert len({draw(*key) for key in keys}) == 5
+    assert draw(*keys[0]) == draw(*keys[0])
+    assert len({tasks.generator(3, s).integers(2**40) for s in range(4)}) == 4
+
+
+def test_sampler_state_is_the_generators(rng):
+    sampler = TaskSampler(CLASSES, TaskConfig(ways=3, train_shots=4), rng)
+    sampler(2)
+    state = rng.bit_generator.state
+    expected = sampler(3)
+    rng.bit_generator.state = state
+    assert all(np.array_equal(a, b)
+               for a, b in zip(expected, sampler(3), strict=True))
