@@ -228,7 +228,8 @@ class MetaTrainer:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that training continues from, as arrays by name."""
-        return {k: np.array(v) for k, v in self._variables().items()}
+        return {k: v.numpy().copy()
+                for k, v in self._variables().items()}
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`.

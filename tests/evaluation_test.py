@@ -1,0 +1,159 @@
+"""Evaluation against a plain computation, one task at a time."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ENGINES
+
+from reptile_tf import models, tasks
+from reptile_tf.evaluation import Evaluator, mean_and_ci95, score_logits
+from reptile_tf.inner_loop import InnerConfig, InnerLoop, InnerState
+
+WAYS, SHOTS, SIZE = 3, 2, (5, 4, 1)
+CLASSES = np.arange(7 * 6).reshape(7, 6)
+
+
+def network(normalized=True):
+    keras.utils.set_random_seed(3)
+    norm = [keras.layers.BatchNormalization()] if normalized else []
+    return keras.Sequential([
+        keras.Input(SIZE), keras.layers.Conv2D(4, 3, use_bias=False), *norm,
+        keras.layers.ReLU(), keras.layers.Flatten(),
+        keras.layers.Dense(WAYS)])
+
+
+def images():
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(7, 1, *SIZE))
+    noise = rng.normal(size=(7, 6, *SIZE))
+    return (centres + noise).reshape(-1, *SIZE).astype("float32")
+
+
+def draw(number=11):
+    return tasks.evaluation_tasks(CLASSES, WAYS, SHOTS, 4, 5, False, number,
+                                  np.random.default_rng(2))
+
+
+def setting(normalized=True, engine="graph-vectorized", modes=(True, False)):
+    """(evaluator, phi, state): a state that is not zero."""
+    engine, model = ENGINES[engine], network(normalized)
+    inner = InnerLoop(models.inner_clone(model, engine.patches),
+                      InnerConfig(learning_rate=0.02))
+    phi = [w.value.value() for w in model.trainable_variables]
+    state = InnerState([0.1 + tf.square(p) for p in phi],
+                       tf.constant(40, tf.int64))
+    table = tf.constant(images())
+    return Evaluator(inner, engine, lambda i: tf.gather(table, i),
+                     modes), phi, state
+
+
+def plain_logits(task, transductive):
+    """Stock Keras: its Adam set to (v, t), its batch norm in training mode."""
+    model, pixels = network(), images()
+    optimizer = keras.optimizers.Adam(0.02, beta_1=0.0, epsilon=1e-8)
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(40)
+    for slot, p in zip(optimizer._velocities, model.trainable_variables,
+                       strict=True):
+        slot.assign(0.1 + tf.square(p.value))
+    for x, y in zip(task.inputs, task.targets, strict=True):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(
+                keras.losses.sparse_categorical_crossentropy(
+                    y, model(pixels[x], training=True), from_logits=True))
+        variables = [v.value for v in model.trainable_variables]
+        optimizer.apply(tape.gradient(loss, variables),
+                        model.trainable_variables)
+    if transductive:
+        return model(pixels[task.query_inputs], training=True).numpy()
+    return np.stack([
+        model(pixels[[*task.support_inputs, q]], training=True)[-1]
+        for q in task.query_inputs])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logits_equal_a_plain_computation(engine):
+    evaluator, phi, state = setting(engine=engine)
+    drawn = draw(2)
+    got = evaluator.logits(phi, state, drawn)
+    for mode, logits in zip((True, False), got, strict=True):
+        assert logits.shape == (2, WAYS, WAYS)
+        for i in range(2):
+            task = tasks.EvaluationTasks(*(a[i] for a in drawn))
+            np.testing.assert_allclose(logits[i], plain_logits(task, mode),
+                                       atol=2e-4)
+
+
+def test_scores_count_every_query_of_every_task():
+    evaluator, phi, state = setting()
+    drawn, done = draw(11), []
+    scores = evaluator.evaluate(phi, state, drawn, done.append)
+    assert done == [8, 11]
+    for score, mode in zip(scores, (True, False), strict=True):
+        correct = [
+            (plain_logits(tasks.EvaluationTasks(*(a[i] for a in drawn)), mode)
+             .argmax(-1) == np.arange(WAYS)).mean() for i in range(11)]
+        assert score.transductive == mode and score.tasks == 11
+        np.testing.assert_allclose(score.accuracy, np.mean(correct))
+        np.testing.assert_allclose(
+            score.ci95, 1.96 * np.std(correct, ddof=1) / np.sqrt(11))
+
+
+def test_one_trace_serves_many_tasks():
+    evaluator, phi, state = setting()
+    for number in (3, 8, 20):
+        evaluator.evaluate(phi, state, draw(number))
+    assert evaluator._compiled.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("normalized, same", [(False, True), (True, False)])
+def test_modes_differ_only_through_batch_normalization(normalized, same):
+    evaluator, phi, state = setting(normalized)
+    a, b = evaluator.logits(phi, state, draw(2))
+    assert np.allclose(a, b, atol=1e-5) == same
+
+
+def test_evaluation_leaves_phi_and_state_and_depends_on_state():
+    evaluator, phi, state = setting()
+    before = [x.numpy() for x in [*phi, *state.v, state.t]]
+    first = evaluator.logits(phi, state, draw(2))
+    again = evaluator.logits(phi, state, draw(2))
+    for a, b in zip(before, [*phi, *state.v, state.t], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    fresh = evaluator.logits(phi, evaluator.inner.initial_state(), draw(2))
+    assert not np.allclose(first[0], fresh[0], atol=1e-3)
+
+
+def test_a_task_does_not_depend_on_the_others():
+    evaluator, phi, state = setting()
+    drawn = draw(3)
+    turned = tasks.EvaluationTasks(*(a[::-1] for a in drawn))
+    a = evaluator.logits(phi, state, drawn)[0]
+    b = evaluator.logits(phi, state, turned)[0]
+    np.testing.assert_allclose(a[0], b[2], atol=1e-5)
+
+
+def test_only_the_modes_asked_for():
+    evaluator, phi, state = setting(modes=(False,))
+    [score] = evaluator.evaluate(phi, state, draw(4))
+    assert not score.transductive
+
+
+def test_non_transductive_queries_do_not_see_each_other():
+    evaluator, phi, _ = setting()
+    pixels = images()
+    def logits(queries):
+        return score_logits(evaluator.inner, phi, tf.constant(pixels[:6]),
+                            tf.constant(pixels[queries]), False)
+    np.testing.assert_allclose(logits([10, 20, 30])[1], logits([20])[0],
+                               atol=1e-6)
+
+
+def test_interval_by_hand():
+    mean, ci95 = mean_and_ci95([0.2, 0.4, 0.9])
+    # deviations -0.3, -0.1, 0.4: variance 0.26 / 2
+    assert mean == pytest.approx(0.5)
+    assert ci95 == pytest.approx(1.96 * (0.13 / 3) ** 0.5)

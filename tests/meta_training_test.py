@@ -1,0 +1,175 @@
+"""The outer loop: annealing, optimizers, state, library use."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ENGINES
+
+from reptile_tf import (
+    Batches,
+    InnerConfig,
+    MetaConfig,
+    MetaTrainer,
+    meta_train,
+    squared_error,
+)
+from reptile_tf.errors import InputError
+from reptile_tf.meta_training import NonFiniteError
+
+
+def network():
+    keras.utils.set_random_seed(4)
+    return keras.Sequential([
+        keras.Input([2]), keras.layers.Dense(3, activation="tanh"),
+        keras.layers.Dense(1)])
+
+
+def sampler(seed=0, k=3):
+    rng = np.random.default_rng(seed)
+
+    def draw(num_tasks):
+        x = rng.normal(size=(num_tasks, k, 4, 2)).astype("float32")
+        return Batches.from_steps(x, x.sum(-1, keepdims=True))
+    return draw
+
+
+def trainer_of(model=None, inner=None, **meta):
+    meta = {"meta_batch": 2, "meta_iters": 6, **meta}
+    return MetaTrainer(model or network(), inner or InnerConfig(0.05),
+                       MetaConfig(**meta), squared_error,
+                       engine=ENGINES["graph-unrolled"])
+
+
+def test_outer_step_is_annealed_sgd_on_the_displacement():
+    """phi <- phi - epsilon_i mean D, epsilon_i = (1 - i/n) a + i/n b."""
+    trainer, draw = trainer_of(meta_step=0.8, meta_step_final=0.2), sampler()
+    for i in range(6):
+        batches = draw(2)
+        before = trainer.weights
+        d = trainer.displacement(batches)
+        for a, b in zip(before, trainer.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        trainer.train_step(batches)
+        epsilon = (1 - i / 6) * 0.8 + i / 6 * 0.2
+        for a, b, move in zip(before, trainer.weights, d, strict=True):
+            np.testing.assert_allclose(b, a - epsilon * move, atol=1e-6)
+    assert trainer.iteration == 6
+    assert trainer._train_step.experimental_get_tracing_count() == 1
+
+
+def test_outer_adam_is_given_the_gradient():
+    """Adam, epsilon 1e-8, on D / learning_rate, at the annealed rate."""
+    trainer = trainer_of(outer_optimizer="adam", meta_step=0.02,
+                         meta_step_final=0.01, meta_iters=2)
+    variables = [keras.Variable(w) for w in trainer.weights]
+    draw = sampler()
+    m = [0 * w.numpy() for w in variables]
+    v = [0 * w.numpy() for w in variables]
+    phi = [w.numpy() for w in variables]
+    for i, rate in enumerate((0.02, 0.015), 1):
+        batches = draw(2)
+        gradient = [d.numpy() / 0.05 for d in trainer.displacement(batches)]
+        trainer.train_step(batches)
+        m = [0.9 * a + 0.1 * g for a, g in zip(m, gradient, strict=True)]
+        v = [0.999 * a + 0.001 * g**2
+             for a, g in zip(v, gradient, strict=True)]
+        phi = [p - rate * np.sqrt(1 - 0.999**i) / (1 - 0.9**i) * a
+               / (np.sqrt(b) + 1e-8)
+               for p, a, b in zip(phi, m, v, strict=True)]
+        for a, b in zip(phi, trainer.weights, strict=True):
+            np.testing.assert_allclose(b, a, atol=2e-6)
+
+
+@pytest.mark.parametrize("order, slots, steps", [
+    ("parallel", 2, 3), ("sequential", 1, 6)])
+def test_state_goes_on_from_iteration_to_iteration(order, slots, steps):
+    trainer, draw = trainer_of(task_order=order), sampler()
+    trainer.train_step(draw(2))
+    first = trainer.slots_state
+    trainer.train_step(draw(2))
+    second = trainer.slots_state
+    assert int(first.t) == steps and int(second.t) == 2 * steps
+    assert all(v.shape[0] == slots for v in second.v)
+    for a, b in zip(trainer.state.v, second.v, strict=True):
+        np.testing.assert_allclose(a, np.mean(b, 0), rtol=1e-6)
+    assert any(np.any(a != b) for a, b in zip(first.v, second.v, strict=True))
+
+
+@pytest.mark.parametrize("outer", ["sgd", "adam"])
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_state_dict_continues_bit_for_bit(order, outer):
+    meta = dict(task_order=order, outer_optimizer=outer)
+    whole, draw = trainer_of(**meta), sampler()
+    steps = [draw(2) for _ in range(6)]
+    for batches in steps[:4]:
+        whole.train_step(batches)
+    saved = whole.state_dict()
+    resumed = trainer_of(**meta)
+    resumed.load_state_dict(saved)
+    for batches in steps[4:]:
+        whole.train_step(batches)
+        resumed.train_step(batches)
+    for name, value in whole.state_dict().items():
+        np.testing.assert_array_equal(value, resumed.state_dict()[name])
+
+
+def test_state_of_another_model_is_refused():
+    with pytest.raises(InputError, match="does not fit"):
+        trainer_of().load_state_dict(
+            trainer_of(task_order="sequential").state_dict())
+
+
+def test_the_callers_model_is_written_at_the_end_only():
+    model = network()
+    before = [w.numpy() for w in model.weights]
+    trainer, draw = trainer_of(model), sampler()
+    for _ in trainer.train(draw):
+        for a, b in zip(before, model.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+    trainer.assign_to(model)
+    for a, b in zip(trainer.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.any(a != b)
+               for a, b in zip(before, model.weights, strict=True))
+
+
+def test_library_use_meta_trains_a_users_model():
+    model = network()
+    trainer = meta_train(
+        model, sampler(), InnerConfig(0.02, "sgd"),
+        MetaConfig(meta_step=0.5, meta_iters=40, meta_batch=2), squared_error)
+    x = np.random.default_rng(9).normal(size=(100, 2)).astype("float32")
+
+    def loss(net):
+        return float(tf.reduce_sum(
+            squared_error(x.sum(-1, keepdims=True), net(x))))
+    assert trainer.iteration == 40
+    assert loss(model) < loss(network())
+
+
+def test_nan_is_an_error():
+    def draw(num_tasks):
+        x = np.full((num_tasks, 3, 4, 2), np.inf, np.float32)
+        return Batches.from_steps(x, x[..., :1])
+    trainer = trainer_of()
+    with pytest.raises(NonFiniteError, match="lower learning_rate"):
+        trainer.train_step(draw(2))
+
+
+def test_a_sampler_of_too_few_tasks_is_refused():
+    with pytest.raises(InputError, match="3 tasks, meta_batch is 2"):
+        trainer_of().train_step(sampler()(3))
+
+
+@pytest.mark.parametrize("meta, message", [
+    (dict(algorithm="anil"), "anil.*reptile"),
+    (dict(outer_optimizer="x"), "outer_optimizer"),
+    (dict(task_order="x"), "parallel"),
+    (dict(meta_batch=0), "meta_batch=0"),
+    (dict(meta_iters=-1), "meta_iters=-1"),
+    (dict(meta_step=float("nan")), "meta_step=nan"),
+])
+def test_bad_config(meta, message):
+    with pytest.raises(InputError, match=message):
+        MetaConfig(**meta)

@@ -1,0 +1,212 @@
+"""Omniglot: pixels, the split, the forms of the data, and bad copies."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reptile_tf.config import Config
+from reptile_tf.datasets import omniglot
+from reptile_tf.errors import InputError
+
+
+def tiny_drawings():
+    """[1623, 2, 28, 28]: pixel 0 and 1 of each hold the character's number."""
+    drawings = np.zeros((1623, 2, 28, 28), np.uint8)
+    drawings[:, :, 0, 0] = (np.arange(1623) // 256)[:, None]
+    drawings[:, :, 0, 1] = (np.arange(1623) % 256)[:, None]
+    return drawings
+
+
+def number_of(image):
+    return int(image[0, 0, 0]) * 256 + int(image[0, 1, 0])
+
+
+def test_the_split_is_1200_and_423_and_follows_the_seed():
+    def characters(seed):
+        data = omniglot.split(tiny_drawings(), seed, 0, "x")
+        assert len(data.splits["train"]) == 4800
+        assert len(data.splits["test"]) == 423
+        assert set(data.splits) == {"train", "test"}
+        train = {number_of(data.images[c[0]])
+                 for c in data.splits["train"][:1200]}
+        test = {number_of(data.images[c[0]]) for c in data.splits["test"]}
+        assert len(train) == 1200 and train | test == set(range(1623))
+        return test
+    assert characters(0) == characters(0) != characters(1)
+
+
+def test_validation_characters_come_out_of_the_training_ones():
+    plain = omniglot.split(tiny_drawings(), 3, 0, "x")
+    data = omniglot.split(tiny_drawings(), 3, 100, "x")
+    sizes = {name: len(classes) for name, classes in data.splits.items()}
+    assert sizes == {"train": 4400, "val": 100, "test": 423}
+    every = np.concatenate([np.concatenate(c) for c in data.splits.values()])
+    assert len(set(every)) == len(every) == len(data.images)
+
+    def tests(d):
+        return [number_of(d.images[c[0]]) for c in d.splits["test"]]
+    assert tests(plain) == tests(data)
+
+
+def test_each_rotation_of_a_training_character_is_a_class():
+    rng = np.random.default_rng(0)
+    drawings = rng.integers(0, 2, (1623, 2, 28, 28), np.uint8) * 255
+    data = omniglot.split(drawings, 0, 0, "x")
+    train = data.splits["train"]
+    assert len({tuple(c) for c in train}) == 4800
+    for turns in range(4):
+        for character in (0, 7, 1199):
+            upright = Image.fromarray(data.images[train[character][1], :, :,
+                                                  0])
+            turned = data.images[train[1200 * turns + character][1], :, :, 0]
+            np.testing.assert_array_equal(
+                turned, upright.rotate(90 * turns))
+
+
+def png(size=(105, 105), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 2, size[::-1]) > 0
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.data
+def test_pixels_equal_pillows_on_real_drawings(real_data):
+    with zipfile.ZipFile(real_data / omniglot.ARCHIVES[0]) as archive:
+        names = [n for n in archive.namelist() if n.endswith(".png")][::500]
+        assert len(names) > 30
+        for name in names:
+            content = archive.read(name)
+            want = Image.open(io.BytesIO(content)).convert("L").resize(
+                (28, 28), Image.Resampling.NEAREST)
+            got = omniglot._decode(content, name)
+            np.testing.assert_array_equal(got, want)
+            assert got[0, 0] == 255 and got.min() == 0  # ink on paper
+
+
+@pytest.mark.data
+def test_all_three_forms_give_the_same_pixels(real_data, tmp_path):
+    for name in omniglot.ARCHIVES:
+        with zipfile.ZipFile(real_data / name) as archive:
+            archive.extractall(tmp_path)
+    folders = [real_data / "tensorflow_datasets", real_data, tmp_path]
+    tfds, archives, images = (
+        omniglot.load(Config(data_dir=str(f), seed=5)) for f in folders)
+    assert "tensorflow-datasets" in tfds.source
+    assert "archives" in archives.source and "PNG" in images.source
+    assert tfds.images.shape == ((4800 + 423) * 20, 28, 28, 1)
+    np.testing.assert_array_equal(tfds.images, archives.images)
+    np.testing.assert_array_equal(tfds.images, images.images)
+    assert tfds.fingerprint() == archives.fingerprint() == images.fingerprint()
+    assert tfds.fingerprint() != omniglot.split(
+        tfds.images[:1623 * 20].reshape(1623, 20, 28, 28), 5, 0, "x"
+    ).fingerprint()
+
+
+def load(folder):
+    return omniglot.load(Config(data_dir=str(folder)))
+
+
+def test_a_missing_folder_names_the_remedies(tmp_path):
+    with pytest.raises(InputError) as e:
+        load(tmp_path / "nowhere")
+    for word in ("nowhere", "--data_dir", omniglot.ADDRESS, "--data=synthetic"):
+        assert word in str(e.value)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(InputError, match="holds no Omniglot.*--data_dir"):
+        load(tmp_path)
+
+
+def test_half_of_the_archives(tmp_path):
+    (tmp_path / omniglot.ARCHIVES[0]).write_bytes(b"x")
+    with pytest.raises(InputError, match="but not images_evaluation.zip"):
+        load(tmp_path)
+
+
+def test_a_cut_archive_is_named(tmp_path):
+    for name in omniglot.ARCHIVES:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("images_x/Alpha/character01/1_01.png", png())
+    path = tmp_path / omniglot.ARCHIVES[1]
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match="images_evaluation.zip is not a wh"):
+        load(tmp_path)
+
+
+def folder_of(tmp_path, content):
+    path = tmp_path / "Alpha" / "character01" / "0001_01.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_half_copied_folders(tmp_path):
+    folder_of(tmp_path, png())
+    with pytest.raises(
+            InputError, match="1 characters; Alpha/character01 has 1 drawings"):
+        load(tmp_path)
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    path = folder_of(tmp_path, png()[:60])
+    with pytest.raises(InputError, match=f"{path} is not a readable image"):
+        load(tmp_path)
+
+
+def test_an_image_of_another_size_is_named(tmp_path):
+    path = folder_of(tmp_path, png((105, 104)))
+    with pytest.raises(InputError, match=f"{path} is 105x104.*105x105"):
+        load(tmp_path)
+
+
+def test_a_broken_tfds_folder(tmp_path):
+    (tmp_path / "omniglot" / "3.0.0").mkdir(parents=True)
+    (tmp_path / "omniglot" / "3.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError, match="not a whole prepared omniglot"):
+        load(tmp_path)
+
+
+def test_no_network_names_three_remedies(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+    def unreachable(address):
+        assert address == omniglot.ADDRESS + "images_background.zip"
+        raise OSError("no route to host")
+    with pytest.raises(InputError) as e:
+        omniglot._automatic(unreachable)
+    for word in ("no route", "--data_dir", "images_evaluation.zip",
+                 omniglot.ADDRESS, "--data=synthetic"):
+        assert word in str(e.value)
+
+
+def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    asked = []
+
+    def download(folder: Path):
+        asked.append(folder)
+        version = folder / "omniglot" / "3.0.0"
+        version.mkdir(parents=True)
+        (version / "dataset_info.json").write_text("{}")
+    _, source = omniglot._automatic(lambda address: None, download)
+    assert asked == [tmp_path] and str(tmp_path) in source
+    omniglot._automatic(None, None)  # Now it is there: no network at all.
+    assert len(asked) == 1
+
+
+def test_validation_classes_out_of_range():
+    with pytest.raises(InputError, match="val_classes=1200.*1199"):
+        omniglot.split(tiny_drawings(), 0, 1200, "x")
+
+
+def test_synthetic_data_has_omniglots_shapes():
+    data = omniglot.load(Config(data="synthetic"))
+    assert data.images.shape == ((4800 + 423) * 20, 28, 28, 1)
+    assert "synthetic" in data.source
+    Config(shots=(19,), classes=20).check_data(data.splits)
