@@ -67,7 +67,8 @@ class Checkpoints:
         paths = self.paths()
         for path in reversed(paths):
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with open(path, "rb") as opened, np.load(
+                        opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
                 meta = json.loads(str(arrays.pop(_META)))
             except (OSError, ValueError, KeyError, EOFError,

@@ -125,7 +125,7 @@ class Evaluator:
         phi: Weights,
         state: InnerState,
         tasks: EvaluationTasks,
-        between: Callable[[int], None] = lambda done: None,
+        between: Callable[[int], None] = lambda counted: None,
     ) -> list[Score]:
         """Scores of the tasks, one per mode.
 
@@ -133,7 +133,7 @@ class Evaluator:
           phi: the initialization.
           state: (v, t) that every task starts from.
           tasks: the tasks, looked up TASKS_PER_CALL at a time.
-          between: called after each compiled call with the tasks done.
+          between: called after each compiled call with its number of tasks.
         """
         number = len(tasks.query_targets)
         correct = [[] for _ in self.modes]
@@ -148,7 +148,7 @@ class Evaluator:
                 predicted = np.argmax(logits, -1)
                 hits.extend((predicted == chunk.query_targets)
                             .mean(-1)[:counted])
-            between(start + counted)
+            between(counted)
         return [Score(mode, number, *mean_and_ci95(hits))
                 for mode, hits in zip(self.modes, correct, strict=True)]
 

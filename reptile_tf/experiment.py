@@ -1,12 +1,13 @@
 """A run from flags to result.json; the only reader of flags."""
 
 import dataclasses
+import logging
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,8 @@ class Experiment:
         """Train to meta_iters, evaluating and saving on the way."""
         c, trainer = self.config, self.trainer
         steps = trainer.train(self.sampler)
-        first, mark = trainer.iteration, None
-        with self._progress(c.meta_iters, first) as bar:
+        first, spent = trainer.iteration, 0.0
+        with self._progress(c.meta_iters, first, "it") as bar:
             while True:
                 done = trainer.iteration
                 self._evaluate_if_due(done, interrupts)
@@ -203,18 +204,18 @@ class Experiment:
                 interrupts.check()
                 if done >= c.meta_iters:
                     break
+                start = time.monotonic()
                 next(steps)
                 bar.update()
-                if done == first:
-                    mark = time.monotonic()
-                elif done == first + TIMED_ITERATIONS:
-                    self._log_duration(
-                        (time.monotonic() - mark) / TIMED_ITERATIONS)
+                if first < done <= first + TIMED_ITERATIONS:
+                    spent += time.monotonic() - start
+                if done == first + TIMED_ITERATIONS:
+                    self._log_duration(spent / TIMED_ITERATIONS)
         self.save()
 
     @contextmanager
-    def _progress(self, total: int, done: int) -> Iterator[tqdm]:
-        with tqdm(total=total, initial=done, unit="it", leave=False,
+    def _progress(self, total: int, done: int, unit: str) -> Iterator[tqdm]:
+        with tqdm(total=total, initial=done, unit=unit, leave=False,
                   disable=not sys.stdout.isatty(), file=sys.stdout,
                   dynamic_ncols=True) as bar:
             if bar.disable:
@@ -254,16 +255,23 @@ class Experiment:
     # -- evaluation ---------------------------------------------------------
 
     def score(self, phi: Weights, state: InnerState, split: str, number: int,
-              iteration: int, interrupts: Interrupts) -> list[dict[str, Any]]:
+              iteration: int, interrupts: Interrupts,
+              progress: Callable[[int], Any] = lambda tasks: None
+              ) -> list[dict[str, Any]]:
         """Result rows of one split: one per (shots, transductive)."""
         c, rows = self.config, []
+
+        def between(number_scored):
+            interrupts.check()
+            progress(number_scored)
+
         for shots, batch in c.evaluations():
             drawn = tasks.evaluation_tasks(
                 self.data.splits[split], c.classes, shots, batch,
                 c.eval_iters, c.replacement, number,
                 tasks.evaluation_generator(c.seed, split, shots, iteration))
             scores = self.evaluator.evaluate(
-                phi, state, drawn, lambda _: interrupts.check())
+                phi, state, drawn, between)
             rows += [row_of(split, shots, batch, c.eval_iters, score)
                      for score in scores]
         return rows
@@ -278,14 +286,16 @@ class Experiment:
             self.dataset.build_model(c.classes, c.seed), c.inner, c.meta,
             engine=trainer.engine)
         splits = [s for s in ("test", "val", "train") if s in self.data.splits]
+        sources = (("results", trainer, c.eval_samples),
+                   ("untrained", untrained, c.eval_interval_samples))
         rows = {"results": [], "untrained": []}
-        for split in splits:
-            for name, source, number in (
-                    ("results", trainer, c.eval_samples),
-                    ("untrained", untrained, c.eval_interval_samples)):
-                rows[name] += self.score(
-                    source.weights, source.state, split, number,
-                    trainer.iteration, interrupts)
+        total = len(splits) * len(c.shots) * sum(s[2] for s in sources)
+        with self._progress(total, 0, "task") as bar:
+            for split in splits:
+                for name, source, number in sources:
+                    rows[name] += self.score(
+                        source.weights, source.state, split, number,
+                        trainer.iteration, interrupts, bar.update)
         return {
             "algorithm": c.algorithm, "dataset": self.dataset.NAME,
             "data_source": self.data.source, "ways": c.classes,
@@ -334,9 +344,13 @@ def environment() -> dict[str, Any]:
                      "reptile_tf": reptile_tf.__version__},
         "device": device,
         "num_threads": (tf.config.threading.get_intra_op_parallelism_threads()
-                        or len(os.sched_getaffinity(0))
-                        if hasattr(os, "sched_getaffinity")
-                        else os.cpu_count())}
+                        or _cpus())}
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:
@@ -412,6 +426,11 @@ def run(dataset, config: Config) -> dict[str, Any]:
     directory = RunDirectory(Path(path))
     directory.open(config)
     log_to(log, directory.path)
+    finished = directory.finished(config)
+    if finished is not None:
+        log.info("already finished: %s; --pretrained evaluates it again",
+                 directory.result)
+        return report(finished, log)
     _prepare_devices(config, log)
     with Interrupts() as interrupts:
         experiment = Experiment(dataset, config, directory, log)
@@ -435,8 +454,13 @@ def run(dataset, config: Config) -> dict[str, Any]:
                 f"{e}; " + (f"the checkpoint of meta-iteration {newest[-1]} "
                             f"in {directory.path} is kept" if newest else
                             "no checkpoint was written yet")) from e
-    directory.write_result(result)
+    directory.write_result(result, config)
     log.info("result: %s", directory.result)
+    return report(result, log)
+
+
+def report(result: dict[str, Any], log) -> dict[str, Any]:
+    """Log the table of a result; returns the result."""
     for line in table(result):
         log.info("%s", line)
     return result
@@ -463,7 +487,6 @@ def main(dataset, argv: Sequence[str]) -> int:
 
 def logger_or_stderr(message: str) -> None:
     """An error on standard error, and in run.log once there is one."""
-    import logging
     print(message, file=sys.stderr)
     for handler in logging.getLogger("reptile_tf").handlers:
         if isinstance(handler, logging.FileHandler):

@@ -175,7 +175,7 @@ class MetaTrainer:
 
     def _meta_iteration(self, batches):
         displacement, v, t, finite = self._displacement(
-            [p.value for p in self.phi], [x.value() for x in self._v],
+            self.weights, [x.value() for x in self._v],
             self._t.value(), self._look_up(batches))
         gradient = displacement
         if self.meta.outer_optimizer == "adam":
@@ -220,10 +220,10 @@ class MetaTrainer:
             variable.assign(value)
 
     def _variables(self) -> dict[str, Any]:
-        named = {f"phi/{i}": p for i, p in enumerate(self.phi)}
+        named = {f"phi/{i}": p.value for i, p in enumerate(self.phi)}
         named |= {f"v/{i}": v for i, v in enumerate(self._v)}
         named["t"] = self._t
-        return named | {f"outer/{i}": o
+        return named | {f"outer/{i}": o.value
                         for i, o in enumerate(self.optimizer.variables)}
 
     def state_dict(self) -> dict[str, np.ndarray]:

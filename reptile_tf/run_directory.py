@@ -35,8 +35,8 @@ class RunDirectory:
         self._flags = self.path / "flags.cfg"
         self._writer = None
 
-    def open(self, config: Config) -> bool:
-        """Claim the folder for `config`; whether it is a run to go on with.
+    def open(self, config: Config) -> None:
+        """Claim the folder for `config`; make it if needed.
 
         Raises:
           InputError: it holds another run, or something else, or nothing to
@@ -63,9 +63,21 @@ class RunDirectory:
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
         self.path.mkdir(parents=True, exist_ok=True)
-        if not config.pretrained:
-            _replace(self._flags, "\n".join(config.lines().values()) + "\n")
-        return bool(content)
+        if not self._flags.exists():
+            self._write_flags(config)
+
+    def _write_flags(self, config: Config) -> None:
+        _replace(self._flags, "\n".join(config.lines().values()) + "\n")
+
+    def finished(self, config: Config) -> dict | None:
+        """The result of exactly this run, if it is there already."""
+        if config.pretrained or not self.result.exists():
+            return None
+        if self._flags.read_text().split("\n")[:-1] != [
+                *config.lines().values()]:
+            return None
+        result = json.loads(self.result.read_text())
+        return result if result["meta_iters"] == config.meta_iters else None
 
     def _compare(self, config: Config) -> None:
         then = {}
@@ -108,9 +120,10 @@ class RunDirectory:
                 tf.summary.scalar(f"{split}/{name}", value, step=iteration)
         self._writer.flush()
 
-    def write_result(self, result: dict) -> None:
-        """Write result.json."""
+    def write_result(self, result: dict, config: Config) -> None:
+        """Write result.json, and flags.cfg as it was evaluated."""
         _replace(self.result, json.dumps(result, indent=1) + "\n")
+        self._write_flags(config)
 
 
 def _replace(path: Path, text: str) -> None:

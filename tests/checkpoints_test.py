@@ -1,0 +1,62 @@
+"""Checkpoints: whole or absent, the last three, corruption passed over."""
+
+import numpy as np
+import pytest
+
+from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.errors import InputError
+
+
+def save(checkpoints, *iterations):
+    for i in iterations:
+        checkpoints.save(i, {"phi/0": np.full((2, 3), i, np.float32),
+                             "t": np.int64(i)},
+                         {"sampler": {"state": 2**100 + i}, "note": "ä"})
+
+
+def test_round_trip(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "new")
+    assert checkpoints.load(print) is None
+    save(checkpoints, 7)
+    arrays, meta = checkpoints.load(print)
+    np.testing.assert_array_equal(arrays["phi/0"], np.full((2, 3), 7))
+    assert arrays["phi/0"].dtype == np.float32 and arrays["t"] == 7
+    assert meta == {"sampler": {"state": 2**100 + 7}, "note": "ä"}
+
+
+def test_the_last_three_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 5, 90, 1000, 20_000)
+    assert checkpoints.iterations() == [90, 1000, 20_000]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b"junk" * 50,
+    lambda b: b[:120] + bytes([b[120] ^ 1]) + b[121:]])
+def test_a_corrupt_newest_one_is_passed_over_and_said(tmp_path, damage):
+    checkpoints, said = Checkpoints(tmp_path), []
+    save(checkpoints, 1, 2)
+    newest = checkpoints.paths()[-1]
+    # byte 120 is inside the first array's data: its checksum fails
+    newest.write_bytes(damage(newest.read_bytes()))
+    arrays, _ = checkpoints.load(said.append)
+    assert arrays["t"] == 1
+    assert len(said) == 1 and str(newest) in said[0] and "before" in said[0]
+    assert newest.exists()
+
+
+def test_all_corrupt_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, 2)
+    for path in checkpoints.paths():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="all 2 checkpoints"):
+        checkpoints.load(lambda message: None)
+
+
+def test_a_half_written_file_is_not_a_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    (tmp_path / "checkpoint-000000002.tmp").write_bytes(b"half")
+    assert checkpoints.iterations() == [1]

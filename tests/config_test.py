@@ -1,0 +1,131 @@
+"""Flags: help, parsing, flagfiles, and impossible combinations."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reptile_tf import experiment
+from reptile_tf.config import Config
+from reptile_tf.datasets import omniglot
+from reptile_tf.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SPLITS = {name: [np.arange(20)] * count
+          for name, count in (("train", 4800), ("test", 423))}
+
+
+def parse(*arguments):
+    return experiment.parse(["run_omniglot.py", *arguments],
+                            omniglot.DEFAULTS)
+
+
+def test_help_lists_all_flags_and_no_others(capsys):
+    assert parse("--help") is None
+    text = capsys.readouterr().out
+    names = re.findall(r"^  --(\w+)", text, re.M)
+    assert names == [f.name for f in dataclasses.fields(Config)]
+    assert text.count("(default: ") == len(names)
+    for symbol in ("alpha", "epsilon", "N, the ways", "K, support", "k, inner",
+                   "n, tasks", "{reptile,fomaml,maml,joint}"):
+        assert symbol in text, symbol
+
+
+def test_defaults_are_the_papers_omniglot_5way_column():
+    c = parse()
+    assert (c.classes, c.shots, c.train_shots) == (5, (1, 5), 10)
+    assert (c.inner_batch, c.inner_iters, c.learning_rate) == (10, 5, 0.001)
+    assert (c.meta_step, c.meta_step_final, c.meta_batch) == (1, 0, 5)
+    assert (c.meta_iters, c.eval_iters, c.eval_batch) == (100_000, 50, (5,))
+    assert (c.eval_samples, c.weight_decay, c.seed) == (10_000, 1, 0)
+    assert (c.inner_optimizer, c.inner_loss) == ("adam", "sum")
+
+
+@pytest.mark.parametrize("name, want", [
+    ("omniglot_5way.cfg", dict(
+        classes=5, learning_rate=1e-3, inner_batch=10, inner_iters=5,
+        meta_iters=100_000, eval_batch=(5,))),
+    ("omniglot_20way.cfg", dict(
+        classes=20, learning_rate=5e-4, inner_batch=20, inner_iters=10,
+        meta_iters=200_000, eval_batch=(10,)))])
+def test_flagfiles(name, want):
+    path = ROOT / "configs" / name
+    config = parse(f"--flagfile={path}")
+    common = dict(train_shots=10, meta_step=1.0, meta_step_final=0.0,
+                  meta_batch=5, eval_iters=50, shots=(1, 5))
+    for key, value in {**common, **want}.items():
+        assert getattr(config, key) == value, key
+    config.check_data(SPLITS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.cfg")))
+def test_flagfiles_hold_hyper_parameters_only(path):
+    for line in path.read_text().splitlines():
+        name = line.lstrip("-").partition("=")[0]
+        assert name not in ("data", "data_dir", "run_dir", "seed")
+
+
+def test_lines_repeat_the_configuration(tmp_path):
+    config = parse("--shots=3", "--notransductive", "--algorithm=maml",
+                   "--replacement", "--data_dir=/some where", "--seed=4")
+    path = tmp_path / "flags.cfg"
+    path.write_text("\n".join(config.lines().values()))
+    assert parse(f"--flagfile={path}") == config
+
+
+def test_a_later_flag_wins_over_the_flagfile():
+    path = ROOT / "configs" / "omniglot_20way.cfg"
+    assert parse(f"--flagfile={path}", "--classes=7").classes == 7
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--algorithm=anil"], "anil.*reptile"),
+    (["--no_such_flag=1"], "no_such_flag.*--help"),
+    (["--flagfile=/no/such/file"], "/no/such/file"),
+    (["--classes=five"], "five"),
+    (["--shots=1,x"], "shots='1,x' must be numbers"),
+    (["stray"], "'stray' is not a flag"),
+    (["--classes=0"], "classes=0 must be 1 or more"),
+    (["--shots=0"], "shots=0"),
+    (["--shots=5,5"], "repeats"),
+    (["--eval_batch=5,10,15"], "3 values.*shots=1,5 has 2"),
+    (["--train_shots=0"], "train_shots=0.*list.*give --train_shots"),
+    (["--tail_shots=10"], "tail_shots=10.*train_shots=10.*9 or fewer"),
+    (["--tail_shots=2", "--inner_iters=1"], "inner_iters=1.*separate tail"),
+    (["--algorithm=maml", "--inner_iters=1"], "inner_iters=1.*maml"),
+    (["--replacement", "--inner_batch=51"], "inner_batch=51.*from 50"),
+    (["--replacement", "--inner_batch=41", "--tail_shots=2"],
+     "inner_batch=41.*from 40"),
+    (["--replacement", "--eval_batch=6"], "eval_batch=6.*from 5 "),
+    (["--learning_rate=-1"], "learning_rate=-1.0"),
+    (["--weight_decay=0"], "weight_decay=0.0"),
+    (["--meta_batch=0"], "meta_batch=0"),
+    (["--seed=-1"], "seed=-1"),
+    (["--pretrained"], "--pretrained.*--run_dir"),
+])
+def test_bad_flags(flags, message):
+    with pytest.raises(InputError, match=message):
+        parse(*flags)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--shots=20"], "shots=20 needs 21.*test has 20|shots=20 needs 21"),
+    (["--classes=424"], "classes=424.*test has 423.*--classes=423"),
+    (["--train_shots=21"], "train_shots=21.*20 examples.*--train_shots=20"),
+])
+def test_data_that_does_not_suffice(flags, message):
+    with pytest.raises(InputError, match=message):
+        parse(*flags).check_data(SPLITS)
+
+
+def test_what_is_allowed():
+    """A larger batch straddles the reshuffle; zero means --shots."""
+    parse("--inner_batch=500").check_data(SPLITS)
+    assert parse("--train_shots=0", "--shots=3").task.train_shots == 3
+    assert parse("--shots=19", "--eval_batch=4").evaluations() == [(19, 4)]
+    assert parse("--eval_batch=5,15").evaluations() == [(1, 5), (5, 15)]
+    assert parse().modes == (True, False)
+    assert parse("--transductive").modes == (True,)
+    assert parse("--notransductive").modes == (False,)

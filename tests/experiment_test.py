@@ -1,0 +1,278 @@
+"""Whole runs on a tiny data set, through the scripts' own main."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from reptile_tf import experiment
+from reptile_tf.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(run_dir, *flags):
+    return experiment.main(tiny, ["tiny.py", f"--run_dir={run_dir}", *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: (folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "tiny.py", f"--run_dir={folder}",
+         "--val_classes=4"],
+        env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_the_run_directory(finished):
+    folder, _ = finished
+    assert {p.name for p in folder.iterdir()} == {
+        "flags.cfg", "metrics.csv", "result.json", "run.log", "checkpoints",
+        "tensorboard", "initialization"}
+    assert list((folder / "tensorboard").iterdir())
+    assert Checkpoints(folder / "checkpoints").iterations() == [5, 10, 12]
+    assert {p.name for p in (folder / "initialization").iterdir()} >= {
+        "saved_model.pb", "variables", "model.keras"}
+
+
+def test_result_json(finished):
+    result = json.loads((finished[0] / "result.json").read_text())
+    assert set(result) == {
+        "algorithm", "dataset", "data_source", "ways", "shots", "seed",
+        "meta_iters", "commit", "versions", "device", "num_threads",
+        "wall_seconds", "results", "untrained"}
+    assert result["shots"] == [1, 2] and result["meta_iters"] == 12
+    cells = {(r["split"], r["shots"], r["transductive"])
+             for r in result["results"]}
+    assert cells == {(s, k, t) for s in ("test", "val", "train")
+                     for k in (1, 2) for t in (True, False)}
+    assert len(result["results"]) == len(result["untrained"]) == 12
+    for row in result["results"]:
+        assert set(row) == {"split", "shots", "transductive", "tasks",
+                            "accuracy", "ci95", "eval_batch", "eval_iters"}
+        assert row["tasks"] == 9 and row["eval_batch"] == 5
+        assert round(row["accuracy"] * 27, 6) % 1 == 0
+
+
+def test_metrics_report_validation_for_the_curve(finished):
+    with open(finished[0] / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["iteration", "split", "metric", "value"]
+    assert {int(r["iteration"]) for r in rows} == {5, 10, 12}
+    assert {r["split"] for r in rows} == {"val"}
+    assert {r["metric"] for r in rows} == {
+        f"accuracy_{k}shot_{m}" for k in (1, 2)
+        for m in ("transductive", "non-transductive")}
+
+
+def test_the_first_lines_and_plain_output(finished):
+    folder, done = finished
+    assert "\r" not in done.stdout and "\x1b" not in done.stdout
+    assert done.stderr == ""  # No chatter of TensorFlow's either.
+    text = done.stdout
+    for word in ("data: tiny images: 8 train classes, 8 test classes, 4 val",
+                 "device: CPU", "threads", "engine: ", "expected duration: ",
+                 "untrained", "meta-trained"):
+        assert word in text, word
+    log = (folder / "run.log").read_text()
+    for line in text.splitlines():
+        assert line in log, line
+
+
+def test_a_finished_run_is_not_run_again(finished, capsys):
+    folder, _ = finished
+    before = (folder / "result.json").read_bytes()
+    assert main(folder, "--val_classes=4") == 0
+    assert "already finished" in capsys.readouterr().out
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_pretrained_evaluates_only(finished, capsys):
+    folder, _ = finished
+    old = json.loads((folder / "result.json").read_text())
+    metrics = (folder / "metrics.csv").read_bytes()
+    assert main(folder, "--val_classes=4", "--pretrained") == 0
+    new = json.loads((folder / "result.json").read_text())
+    assert new["results"] == old["results"]
+    assert new["untrained"] == old["untrained"]
+    assert (folder / "metrics.csv").read_bytes() == metrics
+    assert main(folder, "--val_classes=4", "--pretrained", "--shots=3",
+                "--notransductive") == 0
+    new = json.loads((folder / "result.json").read_text())
+    assert {(r["shots"], r["transductive"]) for r in new["results"]} == {
+        (3, False)}
+
+
+def test_another_configuration_is_refused_and_listed(finished, capsys):
+    folder, _ = finished
+    before = (folder / "flags.cfg").read_bytes()
+    assert main(folder, "--val_classes=4", "--inner_iters=3",
+                "--learning_rate=0.5", "--eval_iters=7") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "another configuration" in error
+    assert "--inner_iters=2 there, --inner_iters=3 asked for" in error
+    assert "--learning_rate=0.5" in error and "eval_iters" not in error
+    assert (folder / "flags.cfg").read_bytes() == before
+
+
+def test_other_data_is_refused(finished, capsys):
+    assert main(finished[0], "--val_classes=4", "--data=synthetic",
+                "--shots=1") == 1
+    assert "other data" in capsys.readouterr().err
+
+
+def test_noresume_refuses_what_is_there(finished, capsys):
+    assert main(finished[0], "--val_classes=4", "--noresume") == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert main(tmp_path) == 1
+    assert "thesis.tex" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_pretrained_without_a_checkpoint(tmp_path, capsys):
+    assert main(tmp_path / "none", "--pretrained") == 1
+    assert "has none: train first" in capsys.readouterr().err
+
+
+def test_a_corrupt_newest_checkpoint_is_said_and_passed_over(
+        tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(run, "--shots=1", "--eval_samples=3") == 0
+    metrics = (run / "metrics.csv").read_bytes()
+    checkpoints = Checkpoints(run / "checkpoints")
+    want, _ = checkpoints.load(print)
+    checkpoints.paths()[-1].write_bytes(b"gone")
+    (run / "result.json").unlink()
+    assert main(run, "--shots=1", "--eval_samples=3") == 0
+    output = capsys.readouterr().out
+    assert "corrupt" in output and "going on from meta-iteration 10" in output
+    got, _ = checkpoints.load(print)
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])
+    assert (run / "metrics.csv").read_bytes() == metrics
+
+
+def test_meta_iters_zero_evaluates_the_untrained_network(tmp_path):
+    assert main(tmp_path / "run", "--meta_iters=0", "--shots=1",
+                "--eval_samples=4", "--noexport") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["results"] == result["untrained"]
+    assert not (tmp_path / "run" / "initialization").exists()
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(run, "--inner_optimizer=sgd", "--learning_rate=1e18",
+                "--eval_interval=1", "--meta_step=1e3", "--shots=1",
+                "--meta_iters=40") == 1
+    error = capsys.readouterr().err
+    assert "NaN or infinity" in error and "is kept" in error
+    arrays, _ = Checkpoints(run / "checkpoints").load(print)
+    assert all(np.isfinite(a).all() for a in arrays.values())
+    assert "NaN or infinity" in (run / "run.log").read_text()
+
+
+def test_the_algorithms_share_the_command(tmp_path):
+    phi = {}
+    for name, flags in {
+            "reptile": [], "joint": [], "maml": [], "fomaml": [],
+            "tail": ["--algorithm=fomaml", "--tail_shots=1"]}.items():
+        run = tmp_path / name
+        flags = flags or [f"--algorithm={name}"]
+        assert main(run, *flags, "--meta_iters=2", "--eval_interval=0",
+                    "--shots=1", "--transductive", "--eval_samples=2",
+                    "--noexport") == 0
+        arrays, _ = Checkpoints(run / "checkpoints").load(print)
+        phi[name] = arrays["phi/0"].tobytes()
+    assert len(set(phi.values())) == 5
+
+
+def start(run_dir, *flags):
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "tiny.py", f"--run_dir={run_dir}",
+         "--meta_iters=3000", "--eval_interval=150", "--num_threads=1",
+         "--shots=1", "--eval_samples=4000", "--task_order=parallel", *flags],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(process, condition):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, (
+            process.stdout.read())
+        time.sleep(0.005)
+
+
+def newest(run):
+    return (Checkpoints(run / "checkpoints").iterations() or [0])[-1]
+
+
+def test_killed_runs_end_as_undisturbed_ones(tmp_path):
+    """SIGKILL, SIGTERM, Ctrl-C in training and in the last evaluation."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    process = start(whole)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+    stops = [(signal.SIGKILL, -9, lambda: newest(run) >= 150),
+             (signal.SIGTERM, 143, lambda: newest(run) >= 600),
+             (signal.SIGINT, 130, lambda: newest(run) >= 1200),
+             (signal.SIGINT, 130, lambda: newest(run) == 3000 and
+              "final evaluation" in (run / "run.log").read_text())]
+    for number, status, condition in stops:
+        process = start(run)
+        wait_for(process, condition)
+        time.sleep(0.05)
+        process.send_signal(number)
+        output, _ = process.communicate()
+        assert process.returncode == status, output
+        assert not (run / "result.json").exists()
+        if number != signal.SIGKILL:
+            assert "goes on from here" in output
+    process = start(run)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert re.search("going on from meta-iteration 3,000", output)
+
+    assert (run / "metrics.csv").read_bytes() == (
+        whole / "metrics.csv").read_bytes()
+    a, b = (json.loads((r / "result.json").read_text()) for r in (run, whole))
+    assert a["results"] == b["results"]
+    assert a["num_threads"] == 1
+    a, b = (Checkpoints(r / "checkpoints").load(print) for r in (run, whole))
+    for name in b[0]:
+        np.testing.assert_array_equal(a[0][name], b[0][name])
+    assert a[1]["sampler"] == b[1]["sampler"]
+
+
+def test_a_change_of_threads_is_warned_of(finished):
+    folder, _ = finished
+    checkpoints = Checkpoints(folder / "checkpoints")
+    arrays, meta = checkpoints.load(print)
+    meta["environment"]["num_threads"] = 99
+    checkpoints.save(12, arrays, meta)
+    process = subprocess.run(
+        [sys.executable, ROOT / "tests" / "tiny.py", f"--run_dir={folder}",
+         "--val_classes=4", "--pretrained", "--shots=1", "--eval_samples=2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True)
+    assert "warning: num_threads was 99, now" in process.stdout

@@ -1,0 +1,43 @@
+"""A data set of 4x3 images and its entry script, for tests of whole runs."""
+
+import sys
+
+from reptile_tf import quiet  # noqa: F401, I001
+
+import keras
+import numpy as np
+
+from reptile_tf import tasks
+from reptile_tf.datasets import ImageData
+
+NAME = "tiny"
+DEFAULTS = {
+    "classes": 3, "train_shots": 4, "inner_batch": 5, "inner_iters": 2,
+    "meta_batch": 2, "meta_iters": 12, "eval_iters": 3, "eval_samples": 9,
+    "eval_interval": 5, "eval_interval_samples": 4, "shots": (1, 2),
+    "learning_rate": 0.01}
+
+
+def load(config) -> ImageData:
+    rng = np.random.default_rng(1 if config.data == "synthetic" else 0)
+    images = rng.integers(0, 256, (20 * 6, 4, 3, 1)).astype(np.uint8)
+    classes = list(np.arange(len(images)).reshape(20, 6))
+    splits = {"train": classes[:12], "test": classes[12:]}
+    if config.val_classes:
+        splits["val"] = splits["train"][-config.val_classes:]
+        del splits["train"][-config.val_classes:]
+    return ImageData(images, splits, "tiny images")
+
+
+def build_model(ways: int, seed: int) -> keras.Model:
+    seed = int(tasks.generator(seed, tasks.WEIGHTS_STREAM).integers(2**31))
+    return keras.Sequential([
+        keras.Input([4, 3, 1]), keras.layers.Flatten(),
+        keras.layers.Dense(
+            ways, kernel_initializer=keras.initializers.GlorotUniform(seed)),
+        keras.layers.BatchNormalization()])
+
+
+if __name__ == "__main__":
+    from reptile_tf import experiment
+    sys.exit(experiment.main(sys.modules["__main__"], sys.argv))
