@@ -10,7 +10,7 @@ import numpy as np
 CHARACTERS, DRAWINGS, SIZE = 1623, 20, 28
 MAX_STROKES, CONTROL_POINTS, CURVE_POINTS = 4, 4, 56
 PEN_ANGLES = 6
-JITTER = 0.055
+JITTER = 0.08
 
 
 def draw(
@@ -23,6 +23,7 @@ def draw(
     """
     rng = np.random.default_rng(seed)
     strokes = rng.integers(1, MAX_STROKES + 1, characters)
+    used = np.arange(MAX_STROKES) < strokes[:, None]
     start = rng.uniform(0.05, 0.95, (characters, MAX_STROKES, 1, 2))
     turn = rng.normal(0, 0.8, (characters, MAX_STROKES, CONTROL_POINTS - 1))
     turn[..., 0] = rng.uniform(0, 2 * np.pi, (characters, MAX_STROKES))
@@ -31,14 +32,14 @@ def draw(
     moves = length[..., None] * np.stack(
         [np.cos(heading), np.sin(heading)], -1)
     control = np.concatenate([start, start + np.cumsum(moves, -2)], -2)
-    control = np.clip(control, 0, 1) - 0.5
+    control = _centred(control, used)
 
     shape = (characters, drawings)
     control = control[:, None] + rng.normal(
         0, JITTER, (*shape, MAX_STROKES, CONTROL_POINTS, 2))
-    scale = rng.uniform(0.75, 1.05, (*shape, 1, 1, 2))
-    slant = rng.normal(0, 0.15, (*shape, 1, 1))
-    shift = rng.normal(0, 0.04, (*shape, 1, 1, 2))
+    scale = rng.uniform(0.6, 1.05, (*shape, 1, 1, 2))
+    slant = rng.normal(0, 0.25, (*shape, 1, 1))
+    shift = rng.normal(0, 0.08, (*shape, 1, 1, 2))
     pen = rng.uniform(0.3, 0.75, (*shape, 1, 1, 1))
 
     # Cubic Bezier curves at equally spaced parameters.
@@ -53,7 +54,6 @@ def draw(
     angles = np.arange(PEN_ANGLES) * (2 * np.pi / PEN_ANGLES)
     nib = np.concatenate([
         [[0.0, 0.0]], np.stack([np.cos(angles), np.sin(angles)], -1)])
-    used = np.arange(MAX_STROKES) < strokes[:, None]
     images = np.full((characters * drawings, SIZE, SIZE), 255, np.uint8)
     which = np.arange(characters * drawings).reshape(*shape, 1, 1)
     for offset in nib:
@@ -63,3 +63,12 @@ def draw(
         x, y = points[inside].T
         images[np.broadcast_to(which, inside.shape)[inside], y, x] = 0
     return images.reshape(*shape, SIZE, SIZE)
+
+
+def _centred(control: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Each character's used strokes moved and scaled to a unit box at 0."""
+    outside = ~used[:, :, None, None]
+    low = np.where(outside, np.inf, control).min((1, 2), keepdims=True)
+    high = np.where(outside, -np.inf, control).max((1, 2), keepdims=True)
+    size = (high - low).max(-1, keepdims=True)
+    return (control - (low + high) / 2) / size

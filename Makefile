@@ -1,0 +1,37 @@
+# make demo: from nothing to an exported initialization, on built-in glyphs.
+# make test: the test suite. Both make .venv first.
+PYTHON ?= python3
+BIN = .venv/bin
+# Tests of the real data sets run where this folder exists.
+DATA = ../shared/data
+export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
+
+.PHONY: demo test slow clean
+
+.venv/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: .venv/installed
+	@rm -rf runs/demo
+	@$(BIN)/python run_omniglot.py --flagfile=configs/omniglot_5way.cfg \
+	  --data=synthetic --meta_iters=400 --eval_interval=200 \
+	  --eval_interval_samples=32 --eval_samples=64 --run_dir=runs/demo
+	@echo
+	@echo "What to run next, with $(BIN)/python:"
+	@echo "  the paper's Omniglot run    run_omniglot.py --flagfile=configs/omniglot_5way.cfg --run_dir=runs/o5"
+	@echo "  another algorithm           the same with --algorithm=fomaml, maml or joint"
+	@echo "  the initialization          README.md, 'Use an initialization', on runs/demo/initialization"
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q
+
+slow: .venv/installed
+	$(BIN)/python -m pytest -q -m slow
+
+# Runs other than the demo's are kept.
+clean:
+	rm -rf .venv runs/demo build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,202 @@
+"""Time of one meta-iteration and one evaluated task, against the machine.
+
+    python benchmarks/meta_iteration.py [--dataset=omniglot|miniimagenet]
+        [--classes=20] [--algorithm=fomaml] [--task_order=sequential] [--json]
+
+Random images; the hyper-parameters of configs/. Work is 2 FLOP per
+multiply-add of the convolutions and the dense layer: forward, weights'
+gradient, and inputs' gradient except the first layer's; MAML is counted as if
+it were FOMAML. The machine's rate is that of float32 matrix products in the
+same process, before and after.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from reptile_tf import quiet  # noqa: E402, F401, I001
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from reptile_tf import experiment, models, tasks  # noqa: E402
+from reptile_tf.evaluation import TASKS_PER_CALL, Evaluator  # noqa: E402
+from reptile_tf.meta_training import MetaTrainer  # noqa: E402
+from reptile_tf.meta_updates import REGISTRY  # noqa: E402
+
+# data set -> ways -> flagfile; network; training classes, examples of each
+CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
+           "miniimagenet": {5: "miniimagenet_5way_1shot"}}
+NETWORKS = {"omniglot": (models.omniglot, 4800, 20),
+            "miniimagenet": (models.mini_imagenet, 64, 600)}
+MATMUL_SIZES = (1024, 2048)
+
+FLAGS = flags.FLAGS
+
+
+def multiply_adds(model: keras.Model) -> list[int]:
+    """Multiply-adds per example of each convolution and dense layer."""
+    counts = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            counts.append(int(np.prod(layer.output.shape[1:3])
+                              * np.prod(layer.kernel.shape)))
+        elif isinstance(layer, keras.layers.Dense):
+            counts.append(int(np.prod(layer.kernel.shape)))
+    return counts
+
+
+def training_flop(model: keras.Model) -> int:
+    """FLOP per example of one inner step."""
+    counts = multiply_adds(model)
+    return 2 * (3 * sum(counts) - counts[0])
+
+
+def matmul_gflops() -> float:
+    """The better rate of float32 products of 1024 and of 2048."""
+    best = 0.0
+    for size in MATMUL_SIZES:
+        a = tf.random.normal([size, size])
+        product = tf.function(tf.matmul)
+        product(a, a)
+        for _ in range(6):
+            start = time.perf_counter()
+            np.asarray(product(a, a))
+            seconds = time.perf_counter() - start
+            best = max(best, 2e-9 * size**3 / seconds)
+    return best
+
+
+def seconds_each(fn, repeats: int) -> float:
+    """Median seconds of a call."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        fn()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def first_call(fn) -> float:
+    """Seconds of the call that traces and compiles."""
+    start = time.perf_counter()
+    fn()
+    return time.perf_counter() - start
+
+
+def measure(dataset: str, ways: int, algorithm: str, task_order: str,
+            repeats: int) -> dict:
+    """Everything, for one configuration."""
+    config = experiment.parse(
+        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+         f"--algorithm={algorithm}", f"--task_order={task_order}"], {})
+    build, num_classes, each = NETWORKS[dataset]
+    model = build(ways)
+    classes = list(np.arange(num_classes * each).reshape(num_classes, each))
+    images = tf.constant(np.random.default_rng(0).integers(
+        0, 256, (num_classes * each, *model.inputs[0].shape[1:]), np.uint8))
+
+    def lookup(indices):
+        return tf.cast(tf.gather(images, indices), tf.float32) / 255.0
+
+    trainer = MetaTrainer(model, config.inner, config.meta, lookup=lookup)
+    sampler = tasks.TaskSampler(classes, config.task, tasks.generator(0, 1))
+    evaluator = Evaluator(trainer.inner_loop, trainer.engine, lookup, (False,))
+    shots, batch = config.evaluations()[-1]
+    drawn = tasks.evaluation_tasks(
+        classes, ways, shots, batch, config.eval_iters, config.replacement,
+        TASKS_PER_CALL, tasks.generator(0, 2))
+    meta_batch = config.meta_batch
+
+    def train():
+        trainer.train_step(sampler(meta_batch))
+
+    def evaluate():
+        evaluator.evaluate(trainer.weights, trainer.state, drawn)
+
+    compile_seconds, eval_compile = first_call(train), first_call(evaluate)
+    before = matmul_gflops()
+    with_sampling = seconds_each(train, repeats)
+    batches = sampler(meta_batch)
+    without = seconds_each(lambda: trainer.train_step(batches), repeats)
+    sampling = seconds_each(lambda: sampler(meta_batch), repeats)
+    per_task = seconds_each(evaluate, max(3, repeats // 8)) / TASKS_PER_CALL
+    rate = max(before, matmul_gflops())
+
+    last = (ways * config.tail_shots) or config.inner_batch
+    steps = (config.inner_iters - 1) * config.inner_batch + last
+    work = 1e-9 * meta_batch * steps * training_flop(model)
+    # Each of the `ways` test examples: with the whole support set, forward.
+    scoring = ways * (ways * shots + 1) * 2 * sum(multiply_adds(model))
+    eval_work = 1e-9 * (
+        config.eval_iters * batch * training_flop(model) + scoring)
+    return {
+        "dataset": dataset, "classes": ways, "algorithm": algorithm,
+        "task_order": task_order, "engine": str(trainer.engine),
+        "gflop_per_meta_iteration": work,
+        "ms_per_meta_iteration": 1e3 * with_sampling,
+        "ms_without_sampling": 1e3 * without,
+        "sampling_fraction": sampling / with_sampling,
+        "gflops": work / with_sampling, "matmul_gflops": rate,
+        "ratio": work / with_sampling / rate,
+        "eval_shots": shots, "gflop_per_evaluated_task": eval_work,
+        "eval_ms_per_task": 1e3 * per_task,
+        "eval_ratio": eval_work / per_task / rate,
+        "compile_seconds": compile_seconds,
+        "eval_compile_seconds": eval_compile,
+        "peak_memory_mb": resource.getrusage(
+            resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device": experiment.environment()["device"],
+        "num_threads": experiment.environment()["num_threads"]}
+
+
+def text(m: dict) -> list[str]:
+    """The figures for people."""
+    return [
+        f"{m['dataset']} {m['classes']}-way, {m['algorithm']}, "
+        f"{m['task_order']}; {m['device']}, {m['num_threads']} threads",
+        f"engine: {m['engine']}",
+        f"meta-iteration: {m['ms_per_meta_iteration']:.1f} ms, without "
+        f"sampling {m['ms_without_sampling']:.1f} ms (sampling "
+        f"{100 * m['sampling_fraction']:.1f} %)",
+        f"work: {m['gflop_per_meta_iteration']:.2f} GFLOP, so "
+        f"{m['gflops']:.1f} GFLOP/s; float32 matmul "
+        f"{m['matmul_gflops']:.1f} GFLOP/s; ratio {m['ratio']:.3f}",
+        f"evaluation, {m['eval_shots']}-shot, non-transductive: "
+        f"{m['eval_ms_per_task']:.1f} ms a task, ratio {m['eval_ratio']:.3f}",
+        f"trace, compile and first call: {m['compile_seconds']:.1f} s, of "
+        f"evaluation {m['eval_compile_seconds']:.1f} s",
+        f"peak memory: {m['peak_memory_mb']:.0f} MB"]
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"{argv[1]!r} is not a flag")
+    if FLAGS.classes not in CONFIGS[FLAGS.dataset]:
+        raise app.UsageError(
+            f"--classes={FLAGS.classes} has no flagfile for {FLAGS.dataset}; "
+            f"there is {', '.join(map(str, CONFIGS[FLAGS.dataset]))}")
+    measured = measure(FLAGS.dataset, FLAGS.classes, FLAGS.algorithm,
+                       FLAGS.task_order, FLAGS.repeats)
+    print("\n".join(text(measured)))
+    if FLAGS.json:
+        print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("dataset", "omniglot", list(CONFIGS), "which network")
+    flags.DEFINE_integer("classes", 5, "ways")
+    flags.DEFINE_enum("algorithm", "reptile", list(REGISTRY), "rule")
+    flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],
+                      "of the meta-batch")
+    flags.DEFINE_integer("repeats", 40, "timed meta-iterations", 1)
+    flags.DEFINE_bool("json", False, "print one JSON object as the last line")
+    app.run(main)
