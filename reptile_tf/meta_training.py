@@ -154,10 +154,7 @@ class MetaTrainer:
         displacement, state = engines.mean_displacement(
             self.update.rule, self._training_loop, phi, InnerState(v, t),
             batches, self.meta.task_order, self.engine)
-        finite = tf.reduce_all([
-            tf.reduce_all(tf.math.is_finite(x))
-            for x in [*displacement, *state.v]])
-        return displacement, state.v, state.t, finite
+        return displacement, state.v, state.t
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
@@ -174,7 +171,7 @@ class MetaTrainer:
             tf.convert_to_tensor(batches.last_targets))
 
     def _meta_iteration(self, batches):
-        displacement, v, t, finite = self._displacement(
+        displacement, v, t = self._displacement(
             self.weights, [x.value() for x in self._v],
             self._t.value(), self._look_up(batches))
         gradient = displacement
@@ -183,13 +180,14 @@ class MetaTrainer:
         self.optimizer.apply(gradient, self.phi)
         for variable, value in zip([*self._v, self._t], [*v, t], strict=True):
             variable.assign(value)
-        return finite
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x))
+                              for x in [*self.weights, *v]])
 
     def train_step(self, batches: Batches) -> None:
         """One meta-iteration on T = meta_batch tasks.
 
         Raises:
-          NonFiniteError: NaN or infinity in the displacement or in v.
+          NonFiniteError: NaN or infinity in phi or in v.
         """
         num_tasks = batches.last_targets.shape[0]
         if num_tasks != self.meta.meta_batch:
