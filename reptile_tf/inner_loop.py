@@ -182,7 +182,8 @@ class InnerLoop:
     ) -> Any:
         """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
         steps = inputs.shape[0]
-        if self.unroll:
+        # XLA cannot compile a loop over no mini-batches, which k = 1 has.
+        if self.unroll or steps == 0:
             for i in range(steps):
                 carry = body(carry, inputs[i], targets[i])
             return carry

@@ -28,3 +28,10 @@ def test_drawings_of_a_class_are_alike_and_not_the_same():
     within = overlap(flat[:, 0], flat[:, 1]).mean()
     between = overlap(flat[:, 0], np.roll(flat[:, 1], 1, 0)).mean()
     assert within > 1.5 * between
+
+
+def test_a_page_shows_one_class_a_row():
+    page = glyphs.page(classes=3, drawings=4, seed=2)
+    assert page.shape == (3 * 30, 4 * 30)
+    np.testing.assert_array_equal(page[31:59, 61:89],
+                                  glyphs.draw(2, 3, 4)[1, 2])

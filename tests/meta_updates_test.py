@@ -252,15 +252,15 @@ def test_adam_maml_replaces_the_last_gradient(rng):
     assert_close(got, want, rtol=1e-6)
 
 
-def meta_batch(rng, dtype):
-    """Three tasks of k = 3 steps; unequal sizes everywhere."""
+def meta_batch(rng, dtype, k=3):
+    """Three tasks of k steps; unequal sizes everywhere."""
     def labels(*shape):
         return tf.constant(rng.integers(0, 3, shape), tf.int32)
 
     def images(*shape):
         return tf.constant(rng.normal(size=(*shape, 5, 6, 2)), dtype)
 
-    return Batches(images(3, 2, 5), labels(3, 2, 5), images(3, 4),
+    return Batches(images(3, k - 1, 5), labels(3, k - 1, 5), images(3, 4),
                    labels(3, 4))
 
 
@@ -322,6 +322,15 @@ def test_contract(rng, name, order, engine):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
     assert int(after.t) == int(want_after.t)
     assert int(after.t) == 11 + 3 * (3 if order == "sequential" else 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_step_is_compiled_by_every_engine(rng, engine):
+    batches = meta_batch(rng, "float64", k=1)
+    inner, phi, state, (got, _) = mapped(
+        "reptile", "parallel", ENGINES[engine], "sgd", "float64", batches)
+    want, _ = oracle("reptile", inner, phi, state, batches, "parallel")
+    assert_close(got, want)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -5,7 +5,10 @@ it has its own jitter of the control points, position, scale, slant and pen
 width.
 """
 
+import sys
+
 import numpy as np
+from PIL import Image
 
 CHARACTERS, DRAWINGS, SIZE = 1623, 20, 28
 MAX_STROKES, CONTROL_POINTS, CURVE_POINTS = 4, 4, 56
@@ -72,3 +75,17 @@ def _centred(control: np.ndarray, used: np.ndarray) -> np.ndarray:
     high = np.where(outside, -np.inf, control).max((1, 2), keepdims=True)
     size = (high - low).max(-1, keepdims=True)
     return (control - (low + high) / 2) / size
+
+
+def page(classes: int = 10, drawings: int = 20, seed: int = 0) -> np.ndarray:
+    """A picture uint8 [H, W] of the first classes, one row for each."""
+    cells = np.pad(draw(seed, classes, drawings),
+                   [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=220)
+    return cells.transpose(0, 2, 1, 3).reshape(
+        classes * cells.shape[2], drawings * cells.shape[3])
+
+
+if __name__ == "__main__":
+    # python -m reptile_tf.datasets.glyphs FILE.png
+    Image.fromarray(page()).resize((1200, 600), Image.Resampling.NEAREST).save(
+        sys.argv[1])
