@@ -1,8 +1,8 @@
 """Meta-train on Omniglot with Reptile, FOMAML or MAML (paper, section 6.1)."""
 
-import sys
+import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 
-from reptile_tf import quiet  # noqa: F401  (before anything imports TensorFlow)
+from reptile_tf import quiet  # noqa: F401
 from reptile_tf import experiment
 from reptile_tf.datasets import omniglot
 

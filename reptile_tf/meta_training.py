@@ -255,7 +255,7 @@ def meta_train(
     meta: MetaConfig | None = None,
     loss: Loss = cross_entropy,
 ) -> MetaTrainer:
-    """Meta-train `model` on the tasks of `sampler`; writes phi to it at the end.
+    """Meta-train `model` on the sampler's tasks; phi is written at the end.
 
     Args:
       model: a Sequential or functional Keras model, built.

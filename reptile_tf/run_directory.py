@@ -56,14 +56,16 @@ class RunDirectory:
             raise InputError(
                 f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
                 "holds no run: name a new folder")
-        if content:
+        # A start that failed, for lack of data, leaves only its flags.
+        started = content != [self._flags.name]
+        if content and started:
             self._compare(config)
         if config.pretrained and not self.checkpoints.paths():
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self._flags.exists():
+        if not (content and started):
             self._write_flags(config)
 
     def _write_flags(self, config: Config) -> None:

@@ -135,6 +135,13 @@ def test_other_data_is_refused(finished, capsys):
     assert "other data" in capsys.readouterr().err
 
 
+def test_a_start_that_failed_claims_nothing(tmp_path, capsys):
+    assert main(tmp_path, "--classes=9", "--shots=1") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"flags.cfg", "run.log"}
+    assert main(tmp_path, "--classes=10", "--shots=1") == 1
+    assert "another configuration" not in capsys.readouterr().err
+
+
 def test_noresume_refuses_what_is_there(finished, capsys):
     assert main(finished[0], "--val_classes=4", "--noresume") == 1
     assert "is not empty" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Omniglot: pixels, the split, the forms of the data, and bad copies."""
 
 import io
+import threading
 import zipfile
 from pathlib import Path
 
@@ -172,12 +173,25 @@ def test_a_broken_tfds_folder(tmp_path):
         load(tmp_path)
 
 
+def unreachable(address):
+    assert address == omniglot.ADDRESS + "images_background.zip"
+    raise OSError("no route to host")
+
+
+def test_a_network_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(omniglot, "PROBE_SECONDS", 0.05)
+    forever = threading.Event()
+    with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
+        omniglot._reachable("http://x", lambda address: forever.wait())
+    forever.set()
+    omniglot._reachable("http://x", lambda address: None)
+    with pytest.raises(OSError, match="no route"):
+        omniglot._reachable(omniglot.ADDRESS + "images_background.zip",
+                            unreachable)
+
+
 def test_no_network_names_three_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-
-    def unreachable(address):
-        assert address == omniglot.ADDRESS + "images_background.zip"
-        raise OSError("no route to host")
     with pytest.raises(InputError) as e:
         omniglot._automatic(unreachable)
     for word in ("no route", "--data_dir", "images_evaluation.zip",

@@ -1,8 +1,8 @@
 """A data set of 4x3 images and its entry script, for tests of whole runs."""
 
-import sys
+import sys  # noqa: I001
 
-from reptile_tf import quiet  # noqa: F401, I001
+from reptile_tf import quiet  # noqa: F401
 
 import keras
 import numpy as np

@@ -8,7 +8,8 @@ code: 105 -> 28 by nearest neighbour, then the rotation; paper 1, ink 0.
 
 import io
 import os
-import socket
+import queue
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -140,15 +141,31 @@ def _recognize(folder: Path) -> tuple[Iterable[Drawing], str]:
     raise InputError(f"--data_dir={folder} holds no Omniglot: {REMEDIES}")
 
 
-def _reachable(address: str) -> None:
+def _open(address: str) -> None:
+    request = urllib.request.Request(address, method="HEAD")
+    urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+
+
+def _reachable(address: str, attempt: Callable[[str], None] = _open) -> None:
     """Raise OSError within PROBE_SECONDS if there is no network."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PROBE_SECONDS)
+    outcome: queue.Queue = queue.Queue()
+
+    def probe():
+        try:
+            attempt(address)
+            outcome.put(None)
+        except Exception as e:
+            outcome.put(e)
+
+    # In a thread, because resolving a name knows no timeout.
+    threading.Thread(target=probe, daemon=True).start()
     try:
-        request = urllib.request.Request(address, method="HEAD")
-        urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
-    finally:
-        socket.setdefaulttimeout(before)
+        error = outcome.get(timeout=PROBE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(
+            f"no answer within {PROBE_SECONDS} s") from None
+    if error is not None:
+        raise error
 
 
 def _download(folder: Path) -> None:
