@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -217,7 +218,7 @@ class Experiment:
     def _progress(self, total: int, done: int, unit: str) -> Iterator[tqdm]:
         with tqdm(total=total, initial=done, unit=unit, leave=False,
                   disable=not sys.stdout.isatty(), file=sys.stdout,
-                  dynamic_ncols=True) as bar:
+                  ncols=shutil.get_terminal_size().columns) as bar:
             if bar.disable:
                 yield bar
             else:
