@@ -86,6 +86,8 @@ class MetaTrainer:
       lookup: indices -> examples, applied on the device; the identity if the
         sampler gives the examples themselves.
       engine: how tasks are mapped; None chooses by the model.
+      iterations_per_call: meta-iterations of one compiled call. More than 1
+        pays for small models, whose call costs more than their arithmetic.
 
     Attributes:
       phi: keras.Variables, the initialization.
@@ -100,8 +102,10 @@ class MetaTrainer:
         loss: Loss = cross_entropy,
         lookup: Callable[[tf.Tensor], tf.Tensor] | None = None,
         engine: engines.Engine | None = None,
+        iterations_per_call: int = 1,
     ) -> None:
         self.inner, self.meta = inner or InnerConfig(), meta or MetaConfig()
+        self.iterations_per_call = iterations_per_call
         self.engine = engine or engines.choose(model)
         self.lookup = lookup or tf.identity
         self.update = REGISTRY[self.meta.algorithm]
@@ -119,7 +123,7 @@ class MetaTrainer:
         self.optimizer = self._outer_optimizer()
         self.optimizer.build(self.phi)
         self._displacement = self.engine.function(self._mean_displacement)
-        self._train_step = tf.function(self._meta_iteration)
+        self._train_steps = self.engine.function(self._meta_iterations)
 
     def _outer_optimizer(self) -> keras.optimizers.Optimizer:
         m = self.meta
@@ -151,64 +155,93 @@ class MetaTrainer:
         return [p.value.value() for p in self.phi]
 
     def _mean_displacement(self, phi, v, t, batches):
-        displacement, state = engines.mean_displacement(
+        looked_up = batches._replace(
+            inputs=self.lookup(batches.inputs),
+            last_inputs=self.lookup(batches.last_inputs))
+        return engines.mean_displacement(
             self.update.rule, self._training_loop, phi, InnerState(v, t),
-            batches, self.meta.task_order, self.engine)
-        return displacement, state.v, state.t
+            looked_up, self.meta.task_order, self.engine)
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
-        looked_up = self._look_up(batches)
         state = self.slots_state
         return self._displacement(self.weights, state.v, state.t,
-                                  looked_up)[0]
-
-    def _look_up(self, batches: Batches) -> Batches:
-        return Batches(
-            self.lookup(tf.convert_to_tensor(batches.inputs)),
-            tf.convert_to_tensor(batches.targets),
-            self.lookup(tf.convert_to_tensor(batches.last_inputs)),
-            tf.convert_to_tensor(batches.last_targets))
+                                  as_tensors(batches))[0]
 
     def _meta_iteration(self, batches):
-        displacement, v, t = self._displacement(
-            self.weights, [x.value() for x in self._v],
-            self._t.value(), self._look_up(batches))
+        """One outer step; returns whether phi and v are finite."""
+        state = self.slots_state
+        displacement, state = self._mean_displacement(
+            self.weights, state.v, state.t, batches)
         gradient = displacement
         if self.meta.outer_optimizer == "adam":
             gradient = [d / self.inner.learning_rate for d in displacement]
         self.optimizer.apply(gradient, self.phi)
-        for variable, value in zip([*self._v, self._t], [*v, t], strict=True):
+        for variable, value in zip([*self._v, self._t], [*state.v, state.t],
+                                   strict=True):
             variable.assign(value)
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x))
-                              for x in [*self.weights, *v]])
+                              for x in [*self.weights, *state.v]])
 
-    def train_step(self, batches: Batches) -> None:
-        """One meta-iteration on T = meta_batch tasks.
+    def _meta_iterations(self, batches, count):
+        """Outer steps on the first `count` of batches [C, T, ...]."""
+        def body(i, finite):
+            return i + 1, self._meta_iteration(
+                tf.nest.map_structure(lambda x: x[i], batches))
+
+        return tf.while_loop(
+            lambda i, finite: (i < count) & finite, body,
+            (tf.constant(0), tf.constant(True)), parallel_iterations=1)[1]
+
+    def train_step(self, batches: Batches) -> int:
+        """One or more meta-iterations, on meta_batch tasks each.
+
+        Args:
+          batches: of c * meta_batch tasks, c from 1 to iterations_per_call.
+
+        Returns:
+          c.
 
         Raises:
+          InputError: another number of tasks.
           NonFiniteError: NaN or infinity in phi or in v.
         """
-        num_tasks = batches.last_targets.shape[0]
-        if num_tasks != self.meta.meta_batch:
+        number, each = len(batches.last_targets), self.meta.meta_batch
+        most, count = self.iterations_per_call, number // each
+        if number % each or not 1 <= count <= most:
             raise InputError(
-                f"the sampler gave {num_tasks} tasks, meta_batch is "
-                f"{self.meta.meta_batch}: return as many as it is asked for")
-        if not self._train_step(batches):
+                f"the sampler gave {number} tasks, meta_batch is {each}: "
+                "return as many as it is asked for")
+        # Filled up to a fixed size, so that one compiled function serves all.
+        rows = np.arange(most * each) % number
+        filled = batches if count == most else Batches(
+            *(np.asarray(x)[rows] for x in batches))
+        stacked = tf.nest.map_structure(
+            lambda x: tf.reshape(x, [most, each, *x.shape[1:]]),
+            as_tensors(filled))
+        if not self._train_steps(stacked, tf.constant(count)):
             raise NonFiniteError(
                 f"NaN or infinity in the weights at meta-iteration "
                 f"{self.iteration}: lower learning_rate "
                 f"({self.inner.learning_rate}) or meta_step "
                 f"({self.meta.meta_step})")
+        return count
 
-    def train(self, sampler: Sampler) -> Iterator[int]:
-        """Run to meta_iters; yields the iterations done, after each.
+    def train(self, sampler: Sampler, pause: int = 0) -> Iterator[int]:
+        """Run to meta_iters; yields the iterations done, after each call.
 
         Args:
-          sampler: called with meta_batch, returns that many tasks' Batches.
+          sampler: called with a number of tasks, returns that many tasks'
+            Batches. Asked for a and then b tasks it must return those that
+            it returns when asked for a + b at once: then iterations_per_call
+            and `pause` do not change what is trained.
+          pause: a call ends at each multiple of this; 0 means no such stop.
         """
-        while self.iteration < self.meta.meta_iters:
-            self.train_step(sampler(self.meta.meta_batch))
+        last = self.meta.meta_iters
+        while (done := self.iteration) < last:
+            stop = min(last, done - done % pause + pause) if pause else last
+            count = min(self.iterations_per_call, stop - done)
+            self.train_step(sampler(count * self.meta.meta_batch))
             yield self.iteration
 
     def assign_to(self, model: keras.Model) -> None:
@@ -246,6 +279,11 @@ class MetaTrainer:
                 f"{found.get(wrong[0])}, expected {expected.get(wrong[0])}")
         for name, variable in variables.items():
             variable.assign(arrays[name])
+
+
+def as_tensors(batches: Batches) -> Batches:
+    """The same, as tensors."""
+    return Batches(*(tf.convert_to_tensor(x) for x in batches))
 
 
 def meta_train(

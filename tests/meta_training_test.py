@@ -55,7 +55,7 @@ def test_outer_step_is_annealed_sgd_on_the_displacement():
         for a, b, move in zip(before, trainer.weights, d, strict=True):
             np.testing.assert_allclose(b, a - epsilon * move, atol=1e-6)
     assert trainer.iteration == 6
-    assert trainer._train_step.experimental_get_tracing_count() == 1
+    assert trainer._train_steps.experimental_get_tracing_count() == 1
 
 
 def test_outer_adam_is_given_the_gradient():
