@@ -27,7 +27,10 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from reptile_tf import experiment, models, tasks  # noqa: E402
+from reptile_tf import flags as flag_parser  # noqa: E402
+from reptile_tf import models, tasks  # noqa: E402
+from reptile_tf.datasets.few_shot import ImageConfig  # noqa: E402
+from reptile_tf.environment import environment  # noqa: E402
 from reptile_tf.evaluation import TASKS_PER_CALL, Evaluator  # noqa: E402
 from reptile_tf.meta_training import MetaTrainer  # noqa: E402
 from reptile_tf.meta_updates import REGISTRY  # noqa: E402
@@ -95,9 +98,10 @@ def first_call(fn) -> float:
 def measure(dataset: str, ways: int, algorithm: str, task_order: str,
             repeats: int) -> dict:
     """Everything, for one configuration."""
-    config = experiment.parse(
+    config = flag_parser.parse(
         ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-         f"--algorithm={algorithm}", f"--task_order={task_order}"], {})
+         f"--algorithm={algorithm}", f"--task_order={task_order}"],
+        ImageConfig, {})
     build, num_classes, each = NETWORKS[dataset]
     model = build(ways)
     classes = list(np.arange(num_classes * each).reshape(num_classes, each))
@@ -154,8 +158,8 @@ def measure(dataset: str, ways: int, algorithm: str, task_order: str,
         "eval_compile_seconds": eval_compile,
         "peak_memory_mb": resource.getrusage(
             resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device": experiment.environment()["device"],
-        "num_threads": experiment.environment()["num_threads"]}
+        "device": environment()["device"],
+        "num_threads": environment()["num_threads"]}
 
 
 def text(m: dict) -> list[str]:

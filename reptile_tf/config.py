@@ -1,9 +1,12 @@
-"""Every flag, once: its default, meaning, unit and the paper's symbol."""
+"""The flags that every data set shares: default, meaning, unit, symbol.
+
+A data set adds its own by a subclass (`ImageConfig`, `SineConfig`).
+"""
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from reptile_tf.engine import TASK_ORDERS
 from reptile_tf.errors import InputError
@@ -13,8 +16,8 @@ from reptile_tf.meta_updates import REGISTRY
 from reptile_tf.tasks import TaskConfig
 
 
-def _flag(default: Any, text: str, training: bool = False,
-          choices: tuple[str, ...] | None = None) -> Any:
+def flag(default: Any, text: str, training: bool = False,
+         choices: tuple[str, ...] | None = None) -> Any:
     """A flag; `training` ones may not change when a run is resumed."""
     return dataclasses.field(default=default, metadata={
         "help": text, "training": training, "choices": choices})
@@ -22,83 +25,78 @@ def _flag(default: Any, text: str, training: bool = False,
 
 @dataclass(frozen=True)
 class Config:
-    """A run's flags. Defaults are the paper's Omniglot 5-way column."""
+    """A run's flags. Defaults are the paper's Omniglot 5-way column.
 
-    algorithm: str = _flag(
+    Attributes:
+      ways: N, the ways of a task; 1 where examples have no classes.
+      modes: the transductive settings to evaluate.
+    """
+
+    ways: ClassVar[int] = 1
+    modes: ClassVar[tuple[bool, ...]] = (True,)
+
+    algorithm: str = flag(
         "reptile", "meta-update rule (sections 2, 3, 5.1)", True,
         tuple(REGISTRY))
-    classes: int = _flag(5, "N, the ways: classes per task", True)
-    shots: tuple[int, ...] = _flag(
+    shots: tuple[int, ...] = flag(
         (1, 5), "K, support examples per class in evaluation; a list "
         "evaluates one training several times")
-    train_shots: int = _flag(
+    train_shots: int = flag(
         10, "examples per class of a training task; 0 means --shots", True)
-    inner_batch: int = _flag(
+    inner_batch: int = flag(
         10, "examples per inner mini-batch in training", True)
-    inner_iters: int = _flag(5, "k, inner steps per training task", True)
-    replacement: bool = _flag(
+    inner_iters: int = flag(5, "k, inner steps per training task", True)
+    replacement: bool = flag(
         False, "draw each mini-batch afresh instead of cycling through the "
         "task's examples", True)
-    learning_rate: float = _flag(
+    learning_rate: float = flag(
         1e-3, "alpha, step size of the inner optimizer", True)
-    inner_optimizer: str = _flag(
+    inner_optimizer: str = flag(
         "adam", "inner optimizer; adam has beta1 = 0", True, ("adam", "sgd"))
-    inner_loss: str = _flag(
+    inner_loss: str = flag(
         "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
-    meta_step: float = _flag(
+    meta_step: float = flag(
         1.0, "epsilon, the outer step size at the first meta-iteration", True)
-    meta_step_final: float = _flag(
+    meta_step_final: float = flag(
         0.0, "epsilon that it is annealed to, linearly", True)
-    meta_batch: int = _flag(5, "n, tasks per meta-iteration", True)
-    meta_iters: int = _flag(
+    meta_batch: int = flag(5, "n, tasks per meta-iteration", True)
+    meta_iters: int = flag(
         100_000, "outer steps of the run; 0 evaluates the untrained network",
         True)
-    outer_optimizer: str = _flag(
+    outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
         ("sgd", "adam"))
-    tail_shots: int = _flag(
+    tail_shots: int = flag(
         0, "examples per class set apart as the last mini-batch (separate "
         "tail); 0 means a shared tail", True)
-    eval_batch: tuple[int, ...] = _flag(
+    eval_batch: tuple[int, ...] = flag(
         (5,), "examples per inner mini-batch in evaluation; one value, or "
         "one for each of --shots")
-    eval_iters: int = _flag(50, "inner steps in evaluation")
-    eval_samples: int = _flag(10_000, "tasks of the final evaluation")
-    eval_interval: int = _flag(
+    eval_iters: int = flag(50, "inner steps in evaluation")
+    eval_samples: int = flag(10_000, "tasks of the final evaluation")
+    eval_interval: int = flag(
         1000, "meta-iterations between periodic evaluations; 0 means none")
-    eval_interval_samples: int = _flag(
+    eval_interval_samples: int = flag(
         100, "tasks of a periodic evaluation, and of the untrained network's")
-    weight_decay: float = _flag(
+    weight_decay: float = flag(
         1.0, "factor on all weights before each inner step; 1 means none",
         True)
-    transductive: bool | None = _flag(
-        None, "batch norm over all test examples of a task at once; unset "
-        "evaluates both modes")
-    val_classes: int = _flag(
-        0, "training characters set apart for validation", True)
-    seed: int = _flag(0, "of the split, weights and tasks", True)
-    task_order: str = _flag(
+    seed: int = flag(0, "of the split, weights and tasks", True)
+    task_order: str = flag(
         "parallel", "whether each slot of the meta-batch keeps its own inner "
         "Adam v, or v passes through the tasks one after the other", True,
         TASK_ORDERS)
-    data: str = _flag(
-        "auto", "auto: --data_dir, else tensorflow-datasets' folder, else "
-        "its download; synthetic: built-in glyphs", False,
-        ("auto", "synthetic"))
-    data_dir: str = _flag(
-        "", "folder with a prepared tensorflow-datasets omniglot, the "
-        "official zip archives or alphabets of PNG folders")
-    run_dir: str = _flag(
+    run_dir: str = flag(
         "", "folder of the run; unset means "
         "runs/<dataset>-<algorithm>-seed<seed>")
-    pretrained: bool = _flag(
+    pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
-    export: bool = _flag(
+    export: bool = flag(
         True, "write the SavedModel and model.keras of the initialization")
-    resume: bool = _flag(
+    resume: bool = flag(
         True, "go on from the newest checkpoint; --noresume refuses a "
         "--run_dir that is not empty")
-    num_threads: int = _flag(0, "CPU threads; 0 means all")
+    num_threads: int = flag(0, "CPU threads; 0 means all")
 
     @property
     def inner(self) -> InnerConfig:
@@ -118,14 +116,13 @@ class Config:
     def task(self) -> TaskConfig:
         """The training tasks' part."""
         return TaskConfig(
-            self.classes, self.train_shots or self.shots[0], self.inner_batch,
+            self.ways, self.train_shots or self.shots[0], self.inner_batch,
             self.inner_iters, self.replacement, self.tail_shots or None)
 
     @property
-    def modes(self) -> tuple[bool, ...]:
-        """The transductive settings to evaluate."""
-        return ((True, False) if self.transductive is None
-                else (self.transductive,))
+    def eval_steps(self) -> tuple[int, ...]:
+        """After which numbers of inner steps evaluation scores."""
+        return (self.eval_iters,)
 
     def evaluations(self) -> list[tuple[int, int]]:
         """(shots, eval_batch) pairs."""
@@ -135,10 +132,10 @@ class Config:
 
     def check(self) -> None:
         """Raise InputError for combinations that no data could satisfy."""
-        _positive(self, "classes", "inner_batch", "inner_iters", "eval_iters",
-                  "eval_samples", "eval_interval_samples")
-        _at_least(self, 0, "train_shots", "tail_shots", "eval_interval",
-                  "val_classes", "seed", "num_threads")
+        at_least(self, 1, "inner_batch", "inner_iters", "eval_samples",
+                 "eval_interval_samples")
+        at_least(self, 0, "train_shots", "tail_shots", "eval_iters",
+                 "eval_interval", "seed", "num_threads")
         for name in ("shots", "eval_batch"):
             values = getattr(self, name)
             if not values or min(values) < 1:
@@ -181,9 +178,9 @@ class Config:
     def _check_replacement(self) -> None:
         if not self.replacement:
             return
-        pool = self.classes * (self.task.train_shots - self.tail_shots)
+        pool = self.ways * (self.task.train_shots - self.tail_shots)
         sizes = [("inner_batch", self.inner_batch, pool)] + [
-            ("eval_batch", batch, self.classes * shots)
+            ("eval_batch", batch, self.ways * shots)
             for shots, batch in self.evaluations()]
         for name, batch, most in sizes:
             if batch > most:
@@ -191,30 +188,6 @@ class Config:
                     f"{name}={batch} with --replacement is drawn without "
                     f"repeats from {most} examples: use {most} or fewer, or "
                     "--noreplacement")
-
-    def check_data(self, splits: dict[str, list]) -> None:
-        """Raise InputError if the classes or their examples do not suffice."""
-        needs = {name: max(self.shots) + 1 for name in splits}
-        needs["train"] = max(needs["train"], self.task.train_shots)
-        for name, classes in splits.items():
-            if len(classes) < self.classes:
-                raise InputError(
-                    f"classes={self.classes} needs as many characters in "
-                    f"every split, {name} has {len(classes)}: use "
-                    f"--classes={len(classes)} or fewer"
-                    + (", or another --val_classes" if name == "val" else ""))
-            fewest = min(map(len, classes))
-            if max(self.shots) + 1 > fewest:
-                raise InputError(
-                    f"shots={max(self.shots)} needs {max(self.shots) + 1} "
-                    "examples a class for a test example, the smallest class "
-                    f"of {name} has {fewest}: use --shots={fewest - 1} or "
-                    "fewer")
-            if needs[name] > fewest:
-                raise InputError(
-                    f"train_shots={self.task.train_shots} is more than the "
-                    f"{fewest} examples of the smallest training class: use "
-                    f"--train_shots={fewest} or fewer")
 
     def lines(self) -> dict[str, str]:
         """The flags that repeat the run, as flagfile lines by name."""
@@ -242,11 +215,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _positive(config: Config, *names: str) -> None:
-    _at_least(config, 1, *names)
-
-
-def _at_least(config: Config, least: int, *names: str) -> None:
+def at_least(config: Config, least: int, *names: str) -> None:
+    """Raise InputError unless these flags are `least` or more."""
     for name in names:
         value = getattr(config, name)
         if not math.isfinite(value) or value < least:

@@ -17,24 +17,38 @@ from reptile_tf.inner_loop import InnerLoop, InnerState, Weights
 from reptile_tf.tasks import EvaluationTasks
 
 TASKS_PER_CALL = 8
+# (outputs [T, Q, N], targets [T, Q, ...]) -> one number for each task [T]
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy over tasks.
+    """A measure over tasks.
 
     Attributes:
+      steps: inner steps made.
       transductive: all test examples as one batch, or each with the whole
         support set.
       tasks: how many.
-      accuracy: correct / (tasks * queries).
-      ci95: 1.96 standard errors of the mean over tasks.
+      mean: of the measure, over tasks.
+      ci95: 1.96 standard errors of that mean.
     """
 
+    steps: int
     transductive: bool
     tasks: int
-    accuracy: float
+    mean: float
     ci95: float
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The fraction of queries that are right: [T, Q, N], [T, Q] -> [T]."""
+    return (np.argmax(logits, -1) == labels).mean(-1)
+
+
+def mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean over queries and outputs: [T, Q, D], [T, Q, D] -> [T]."""
+    return np.square(outputs - targets).mean((1, 2))
 
 
 def score_logits(
@@ -84,8 +98,11 @@ class Evaluator:
     Args:
       inner: the inner loop (`MetaTrainer.inner_loop`).
       engine: how tasks are mapped.
-      lookup: indices -> examples.
+      lookup: what the tasks hold -> inputs of the network.
       modes: the transductive settings to score, each at the same W.
+      steps: after which numbers of inner steps to score, ascending; None
+        means after all.
+      measure: what a score is the mean of.
     """
 
     def __init__(
@@ -94,24 +111,33 @@ class Evaluator:
         engine: engines.Engine,
         lookup: Callable[[Any], tf.Tensor] = tf.identity,
         modes: Iterable[bool] = (True, False),
+        steps: Iterable[int] | None = None,
+        measure: Measure = accuracy,
     ) -> None:
         self.inner, self.engine, self.lookup = inner, engine, lookup
-        self.modes = tuple(modes)
-        self._compiled = engine.function(self._logits)
+        self.modes, self.measure = tuple(modes), measure
+        self.steps = tuple(steps) if steps is not None else None
+        self._compiled = engine.function(self._outputs)
 
-    def _logits(self, phi, v, t, tasks):
+    def _outputs(self, phi, v, t, tasks):
         def one(task):
-            w, _ = self.inner.adapt(phi, InnerState(v, t), task.inputs,
-                                    task.targets)
-            return [score_logits(self.inner, w, task.support_inputs,
+            w, state, done, outputs = phi, InnerState(v, t), 0, []
+            for steps in self.steps or [task.inputs.shape[0]]:
+                w, state = self.inner.adapt(
+                    w, state, task.inputs[done:steps],
+                    task.targets[done:steps])
+                done = steps
+                outputs += [
+                    score_logits(self.inner, w, task.support_inputs,
                                  task.query_inputs, mode)
                     for mode in self.modes]
+            return outputs
         return engines.side_by_side(one, tasks, self.engine)
 
-    def logits(
+    def outputs(
         self, phi: Weights, state: InnerState, tasks: EvaluationTasks
     ) -> list[tf.Tensor]:
-        """Query logits [T, Q, N] of T tasks, one tensor per mode."""
+        """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
         looked_up = EvaluationTasks(
             self.lookup(tf.convert_to_tensor(tasks.inputs)),
             tf.convert_to_tensor(tasks.targets),
@@ -127,7 +153,7 @@ class Evaluator:
         tasks: EvaluationTasks,
         between: Callable[[int], None] = lambda counted: None,
     ) -> list[Score]:
-        """Scores of the tasks, one per mode.
+        """Scores of the tasks, for each of steps x modes.
 
         Args:
           phi: the initialization.
@@ -136,21 +162,23 @@ class Evaluator:
           between: called after each compiled call with its number of tasks.
         """
         number = len(tasks.query_targets)
-        correct = [[] for _ in self.modes]
+        cells = [(steps, mode)
+                 for steps in self.steps or [tasks.inputs.shape[1]]
+                 for mode in self.modes]
+        values = [[] for _ in cells]
         for start in range(0, number, TASKS_PER_CALL):
             # The last call is filled up with tasks that are not counted, so
             # that one compiled function serves all.
             rows = np.arange(start, start + TASKS_PER_CALL) % number
             chunk = EvaluationTasks(*(x[rows] for x in tasks))
             counted = min(TASKS_PER_CALL, number - start)
-            for hits, logits in zip(correct, self.logits(phi, state, chunk),
-                                    strict=True):
-                predicted = np.argmax(logits, -1)
-                hits.extend((predicted == chunk.query_targets)
-                            .mean(-1)[:counted])
+            for of_cell, outputs in zip(
+                    values, self.outputs(phi, state, chunk), strict=True):
+                of_cell.extend(self.measure(
+                    outputs.numpy(), chunk.query_targets)[:counted])
             between(counted)
-        return [Score(mode, number, *mean_and_ci95(hits))
-                for mode, hits in zip(self.modes, correct, strict=True)]
+        return [Score(*cell, number, *mean_and_ci95(of_cell))
+                for cell, of_cell in zip(cells, values, strict=True)]
 
 
 def mean_and_ci95(values: Any) -> tuple[float, float]:

@@ -105,7 +105,7 @@ class Initialization(tf.Module):
         cells = sorted(c.evaluations(), reverse=True)
         batch = tf.constant(cells[0][1])
         for shots, smaller in cells[1:]:
-            batch = tf.where(num_examples <= c.classes * shots, smaller,
+            batch = tf.where(num_examples <= c.ways * shots, smaller,
                              batch)
         return stateless_schedule(num_examples, batch, c.eval_iters,
                                   c.replacement)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reptile_tf import experiment
-from reptile_tf.config import Config
+from reptile_tf import flags
 from reptile_tf.datasets import omniglot
 from reptile_tf.errors import InputError
 
@@ -18,15 +17,15 @@ SPLITS = {name: [np.arange(20)] * count
 
 
 def parse(*arguments):
-    return experiment.parse(["run_omniglot.py", *arguments],
-                            omniglot.DEFAULTS)
+    return flags.parse(["run_omniglot.py", *arguments], omniglot.CONFIG,
+                       omniglot.DEFAULTS)
 
 
 def test_help_lists_all_flags_and_no_others(capsys):
     assert parse("--help") is None
     text = capsys.readouterr().out
     names = re.findall(r"^  --(\w+)", text, re.M)
-    assert names == [f.name for f in dataclasses.fields(Config)]
+    assert names == [f.name for f in dataclasses.fields(omniglot.CONFIG)]
     assert text.count("(default: ") == len(names)
     for symbol in ("alpha", "epsilon", "N, the ways", "K, support", "k, inner",
                    "n, tasks", "{reptile,fomaml,maml,joint}"):

@@ -76,7 +76,7 @@ def plain_logits(task, transductive):
 def test_logits_equal_a_plain_computation(engine):
     evaluator, phi, state = setting(engine=engine)
     drawn = draw(2)
-    got = evaluator.logits(phi, state, drawn)
+    got = evaluator.outputs(phi, state, drawn)
     for mode, logits in zip((True, False), got, strict=True):
         assert logits.shape == (2, WAYS, WAYS)
         for i in range(2):
@@ -95,7 +95,8 @@ def test_scores_count_every_query_of_every_task():
             (plain_logits(tasks.EvaluationTasks(*(a[i] for a in drawn)), mode)
              .argmax(-1) == np.arange(WAYS)).mean() for i in range(11)]
         assert score.transductive == mode and score.tasks == 11
-        np.testing.assert_allclose(score.accuracy, np.mean(correct))
+        assert score.steps == 5
+        np.testing.assert_allclose(score.mean, np.mean(correct))
         np.testing.assert_allclose(
             score.ci95, 1.96 * np.std(correct, ddof=1) / np.sqrt(11))
 
@@ -110,20 +111,20 @@ def test_one_trace_serves_many_tasks():
 @pytest.mark.parametrize("normalized, same", [(False, True), (True, False)])
 def test_modes_differ_only_through_batch_normalization(normalized, same):
     evaluator, phi, state = setting(normalized)
-    a, b = evaluator.logits(phi, state, draw(2))
+    a, b = evaluator.outputs(phi, state, draw(2))
     assert np.allclose(a, b, atol=1e-5) == same
 
 
 def test_evaluation_leaves_phi_and_state_and_depends_on_state():
     evaluator, phi, state = setting()
     before = [x.numpy() for x in [*phi, *state.v, state.t]]
-    first = evaluator.logits(phi, state, draw(2))
-    again = evaluator.logits(phi, state, draw(2))
+    first = evaluator.outputs(phi, state, draw(2))
+    again = evaluator.outputs(phi, state, draw(2))
     for a, b in zip(before, [*phi, *state.v, state.t], strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    fresh = evaluator.logits(phi, evaluator.inner.initial_state(), draw(2))
+    fresh = evaluator.outputs(phi, evaluator.inner.initial_state(), draw(2))
     assert not np.allclose(first[0], fresh[0], atol=1e-3)
 
 
@@ -131,8 +132,8 @@ def test_a_task_does_not_depend_on_the_others():
     evaluator, phi, state = setting()
     drawn = draw(3)
     turned = tasks.EvaluationTasks(*(a[::-1] for a in drawn))
-    a = evaluator.logits(phi, state, drawn)[0]
-    b = evaluator.logits(phi, state, turned)[0]
+    a = evaluator.outputs(phi, state, drawn)[0]
+    b = evaluator.outputs(phi, state, turned)[0]
     np.testing.assert_allclose(a[0], b[2], atol=1e-5)
 
 

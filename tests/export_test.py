@@ -10,14 +10,14 @@ import tensorflow as tf
 from conftest import ENGINES
 
 from reptile_tf import export
-from reptile_tf.config import Config
+from reptile_tf.datasets.few_shot import ImageConfig
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.inner_loop import mean_state
 from reptile_tf.meta_training import MetaTrainer
 from reptile_tf.tasks import EvaluationTasks
 
 WAYS, SIZE = 3, (6, 5, 1)
-CONFIG = Config(
+CONFIG = ImageConfig(
     classes=WAYS, shots=(1, 3), train_shots=4, inner_batch=4, inner_iters=2,
     meta_batch=2, eval_batch=(2, 4), eval_iters=5, learning_rate=0.02,
     weight_decay=0.999)
@@ -149,7 +149,7 @@ def test_adapt_and_predict_equals_evaluation_of_its_schedule(
     task = EvaluationTasks(
         x[order][None], y[order][None], x[None], q[None], np.zeros([1, len(q)]))
     evaluator = Evaluator(trained.inner_loop, trained.engine)
-    wanted = evaluator.logits(trained.weights, trained.state, task)
+    wanted = evaluator.outputs(trained.weights, trained.state, task)
     for mode, want in zip((True, False), wanted, strict=True):
         np.testing.assert_allclose(got[f"{i}{mode}"], want[0], rtol=1e-4,
                                    atol=1e-5)

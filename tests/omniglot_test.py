@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reptile_tf.config import Config
 from reptile_tf.datasets import omniglot
+from reptile_tf.datasets.few_shot import ImageConfig as Config
 from reptile_tf.errors import InputError
 
 
@@ -96,7 +96,7 @@ def test_all_three_forms_give_the_same_pixels(real_data, tmp_path):
             archive.extractall(tmp_path)
     folders = [real_data / "tensorflow_datasets", real_data, tmp_path]
     tfds, archives, images = (
-        omniglot.load(Config(data_dir=str(f), seed=5)) for f in folders)
+        omniglot.load(Config(data_dir=str(f), seed=5)).data for f in folders)
     assert "tensorflow-datasets" in tfds.source
     assert "archives" in archives.source and "PNG" in images.source
     assert tfds.images.shape == ((4800 + 423) * 20, 28, 28, 1)
@@ -220,7 +220,7 @@ def test_validation_classes_out_of_range():
 
 
 def test_synthetic_data_has_omniglots_shapes():
-    data = omniglot.load(Config(data="synthetic"))
+    data = omniglot.load(Config(data="synthetic")).data
     assert data.images.shape == ((4800 + 423) * 20, 28, 28, 1)
     assert "synthetic" in data.source
     Config(shots=(19,), classes=20).check_data(data.splits)

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from reptile_tf import tasks
-from reptile_tf.datasets import ImageData
+from reptile_tf.datasets import few_shot
 
-NAME = "tiny"
+NAME, CONFIG, table = "tiny", few_shot.ImageConfig, few_shot.table
 DEFAULTS = {
     "classes": 3, "train_shots": 4, "inner_batch": 5, "inner_iters": 2,
     "meta_batch": 2, "meta_iters": 12, "eval_iters": 3, "eval_samples": 9,
@@ -18,7 +18,7 @@ DEFAULTS = {
     "learning_rate": 0.01}
 
 
-def load(config) -> ImageData:
+def load(config) -> few_shot.FewShotImages:
     rng = np.random.default_rng(1 if config.data == "synthetic" else 0)
     images = rng.integers(0, 256, (20 * 6, 4, 3, 1)).astype(np.uint8)
     classes = list(np.arange(len(images)).reshape(20, 6))
@@ -26,7 +26,8 @@ def load(config) -> ImageData:
     if config.val_classes:
         splits["val"] = splits["train"][-config.val_classes:]
         del splits["train"][-config.val_classes:]
-    return ImageData(images, splits, "tiny images")
+    data = few_shot.ImageData(images, splits, "tiny images")
+    return few_shot.FewShotImages(data, config, build_model)
 
 
 def build_model(ways: int, seed: int) -> keras.Model:

@@ -1,34 +1,76 @@
 """Data sets: one module each, all with the same contract.
 
-A module has NAME, DEFAULTS (flag values that differ from `config.Config`'s),
-`load(config) -> ImageData` and `build_model(ways, seed) -> keras.Model`.
+A module has
+
+  NAME
+  CONFIG            a subclass of `config.Config`: its flags
+  DEFAULTS          flag values that differ from CONFIG's
+  load(config)      its `TaskSource`
+  table(result)     lines of text: the numbers of a result.json, for people
 """
 
-import zlib
-from dataclasses import dataclass
+import abc
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
+
+from reptile_tf.evaluation import Measure, Score, accuracy
+from reptile_tf.inner_loop import Loss, cross_entropy
+from reptile_tf.tasks import EvaluationTasks, Sampler
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """Images and the classes of each split.
+class TaskSource(abc.ABC):
+    """The distribution of tasks, p(tau), and what is measured on them.
 
     Attributes:
-      images: uint8 [n, H, W, C], all splits in one table.
-      splits: for "train", "test" and perhaps "val", for each class the
-        indices [m] of its images.
-      source: where they came from, for the log and result.json.
+      source: where the data came from, for the log and result.json.
+      splits: names of the splits that the final evaluation reports.
+      curve: the split of periodic evaluations.
+      loss: losses per example.
+      measure: what evaluation computes from a task's outputs.
+      iterations_per_call: see `meta_training.MetaTrainer`.
     """
 
-    images: np.ndarray
-    splits: dict[str, list[np.ndarray]]
     source: str
+    splits: tuple[str, ...]
+    curve: str = "test"
+    loss: Loss = staticmethod(cross_entropy)
+    measure: Measure = staticmethod(accuracy)
+    iterations_per_call: int = 1
 
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """One line: what was found."""
+
+    @abc.abstractmethod
     def fingerprint(self) -> int:
-        """A checksum of pixels and splits: resuming needs the same data."""
-        value = zlib.crc32(np.ascontiguousarray(self.images))
-        for name in sorted(self.splits):
-            for indices in self.splits[name]:
-                value = zlib.crc32(np.asarray(indices, np.int64), value)
-        return value
+        """A checksum of what is trained on: resuming needs the same."""
+
+    @abc.abstractmethod
+    def network(self) -> keras.Model:
+        """The network before meta-training; the same for the same seed."""
+
+    @abc.abstractmethod
+    def sampler(self, rng: np.random.Generator) -> Sampler:
+        """Draws training tasks; all of its state is `rng`'s."""
+
+    @abc.abstractmethod
+    def evaluation_tasks(self, split: str, shots: int, batch: int,
+                         number: int, rng: np.random.Generator
+                         ) -> EvaluationTasks:
+        """Tasks to evaluate on."""
+
+    @abc.abstractmethod
+    def row(self, split: str, shots: int, batch: int, score: Score
+            ) -> dict[str, Any]:
+        """A row of result.json."""
+
+    @abc.abstractmethod
+    def curve_values(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """What a periodic evaluation records, by the metric's name."""
+
+    def lookup(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the sampler returned -> inputs of the network."""
+        return inputs

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from reptile_tf import models, tasks
-from reptile_tf.datasets import ImageData, glyphs
+from reptile_tf.datasets import few_shot, glyphs
+from reptile_tf.datasets.few_shot import ImageData
 from reptile_tf.errors import InputError
 
 NAME = "omniglot"
-DEFAULTS: dict = {}
-build_model = models.omniglot
+CONFIG, DEFAULTS = few_shot.ImageConfig, {}
+table = few_shot.table
 
 CHARACTERS, DRAWINGS, RAW_SIZE, SIZE = 1623, 20, 105, 28
 TRAINING_CHARACTERS = 1200
@@ -250,7 +251,7 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str
     return ImageData(images.reshape(-1, SIZE, SIZE, 1), splits, source)
 
 
-def load(config) -> ImageData:
+def load(config: few_shot.ImageConfig) -> few_shot.FewShotImages:
     """The data that the flags --data, --data_dir, --seed, --val_classes name.
 
     Raises:
@@ -264,4 +265,5 @@ def load(config) -> ImageData:
         found, source = (_recognize(Path(config.data_dir)) if config.data_dir
                          else _automatic())
         drawings = collect(found, source)
-    return split(drawings, config.seed, config.val_classes, source)
+    data = split(drawings, config.seed, config.val_classes, source)
+    return few_shot.FewShotImages(data, config, models.omniglot)

@@ -1,0 +1,60 @@
+"""What a result depends on besides its flags: machine, versions, commit."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import reptile_tf
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit repetition depends on."""
+    gpus = tf.config.list_physical_devices("GPU")
+    device = (tf.config.experimental.get_device_details(gpus[0]).get(
+        "device_name", "GPU") if gpus else f"CPU {_cpu_name()}")
+    return {
+        "versions": {"python": platform.python_version(),
+                     "tensorflow": tf.__version__, "keras": keras.__version__,
+                     "numpy": np.__version__,
+                     "reptile_tf": reptile_tf.__version__},
+        "device": device,
+        "num_threads": (tf.config.threading.get_intra_op_parallelism_threads()
+                        or _cpus())}
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of this code, "-dirty" if changed; else its version."""
+    home = Path(__file__).resolve().parent
+    try:
+        def git(*words):
+            return subprocess.run(
+                ["git", "-C", str(home), *words], check=True, text=True,
+                capture_output=True).stdout.strip()
+        if not git("ls-files", "experiment.py"):
+            return reptile_tf.__version__
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return reptile_tf.__version__
