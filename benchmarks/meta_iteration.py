@@ -1,7 +1,8 @@
 """Time of one meta-iteration and one evaluated task, against the machine.
 
-    python benchmarks/meta_iteration.py [--dataset=omniglot|miniimagenet]
-        [--classes=20] [--algorithm=fomaml] [--task_order=sequential] [--json]
+    python benchmarks/meta_iteration.py
+        [--dataset=omniglot|miniimagenet|sine] [--classes=20]
+        [--algorithm=fomaml] [--task_order=sequential] [--json]
 
 Random images; the hyper-parameters of configs/. Work is 2 FLOP per
 multiply-add of the convolutions and the dense layer: forward, weights'
@@ -29,17 +30,22 @@ from absl import app, flags  # noqa: E402
 
 from reptile_tf import flags as flag_parser  # noqa: E402
 from reptile_tf import models, tasks  # noqa: E402
-from reptile_tf.datasets.few_shot import ImageConfig  # noqa: E402
+from reptile_tf.datasets import sine  # noqa: E402
+from reptile_tf.datasets.few_shot import (  # noqa: E402
+    FewShotImages,
+    ImageConfig,
+    ImageData,
+)
 from reptile_tf.environment import environment  # noqa: E402
 from reptile_tf.evaluation import TASKS_PER_CALL, Evaluator  # noqa: E402
 from reptile_tf.meta_training import MetaTrainer  # noqa: E402
 from reptile_tf.meta_updates import REGISTRY  # noqa: E402
 
-# data set -> ways -> flagfile; network; training classes, examples of each
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
-NETWORKS = {"omniglot": (models.omniglot, 4800, 20),
-            "miniimagenet": (models.mini_imagenet, 64, 600)}
+# network; training classes, images of each
+IMAGES = {"omniglot": (models.omniglot, 4800, 20),
+          "miniimagenet": (models.mini_imagenet, 64, 600)}
 MATMUL_SIZES = (1024, 2048)
 
 FLAGS = flags.FLAGS
@@ -95,30 +101,39 @@ def first_call(fn) -> float:
     return time.perf_counter() - start
 
 
+def source_of(dataset: str, ways: int, flags: list[str]):
+    """(config, task source) of random images, or of the sine waves."""
+    if dataset == "sine":
+        config = flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
+        return config, sine.load(config)
+    config = flag_parser.parse(
+        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+         *flags], ImageConfig, {})
+    build, number, each = IMAGES[dataset]
+    shape = build(ways).inputs[0].shape[1:]
+    classes = list(np.arange(number * each).reshape(number, each))
+    data = ImageData(
+        np.random.default_rng(0).integers(
+            0, 256, (number * each, *shape), np.uint8),
+        {"train": classes, "test": classes}, "random images")
+    return config, FewShotImages(data, config, build)
+
+
 def measure(dataset: str, ways: int, algorithm: str, task_order: str,
             repeats: int) -> dict:
     """Everything, for one configuration."""
-    config = flag_parser.parse(
-        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-         f"--algorithm={algorithm}", f"--task_order={task_order}"],
-        ImageConfig, {})
-    build, num_classes, each = NETWORKS[dataset]
-    model = build(ways)
-    classes = list(np.arange(num_classes * each).reshape(num_classes, each))
-    images = tf.constant(np.random.default_rng(0).integers(
-        0, 256, (num_classes * each, *model.inputs[0].shape[1:]), np.uint8))
-
-    def lookup(indices):
-        return tf.cast(tf.gather(images, indices), tf.float32) / 255.0
-
-    trainer = MetaTrainer(model, config.inner, config.meta, lookup=lookup)
-    sampler = tasks.TaskSampler(classes, config.task, tasks.generator(0, 1))
-    evaluator = Evaluator(trainer.inner_loop, trainer.engine, lookup, (False,))
+    config, source = source_of(dataset, ways, [
+        f"--algorithm={algorithm}", f"--task_order={task_order}"])
+    model, per_call = source.network(), source.iterations_per_call
+    trainer = MetaTrainer(model, config.inner, config.meta, source.loss,
+                          source.lookup, iterations_per_call=per_call)
+    sampler = source.sampler(tasks.generator(0, 1))
+    evaluator = Evaluator(trainer.inner_loop, trainer.engine, source.lookup,
+                          (False,), measure=source.measure)
     shots, batch = config.evaluations()[-1]
-    drawn = tasks.evaluation_tasks(
-        classes, ways, shots, batch, config.eval_iters, config.replacement,
-        TASKS_PER_CALL, tasks.generator(0, 2))
-    meta_batch = config.meta_batch
+    drawn = source.evaluation_tasks("test", shots, batch, TASKS_PER_CALL,
+                                    tasks.generator(0, 2))
+    meta_batch = config.meta_batch * per_call
 
     def train():
         trainer.train_step(sampler(meta_batch))
@@ -128,18 +143,20 @@ def measure(dataset: str, ways: int, algorithm: str, task_order: str,
 
     compile_seconds, eval_compile = first_call(train), first_call(evaluate)
     before = matmul_gflops()
-    with_sampling = seconds_each(train, repeats)
+    with_sampling = seconds_each(train, repeats) / per_call
     batches = sampler(meta_batch)
-    without = seconds_each(lambda: trainer.train_step(batches), repeats)
-    sampling = seconds_each(lambda: sampler(meta_batch), repeats)
+    without = seconds_each(
+        lambda: trainer.train_step(batches), repeats) / per_call
+    sampling = seconds_each(lambda: sampler(meta_batch), repeats) / per_call
     per_task = seconds_each(evaluate, max(3, repeats // 8)) / TASKS_PER_CALL
     rate = max(before, matmul_gflops())
 
-    last = (ways * config.tail_shots) or config.inner_batch
-    steps = (config.inner_iters - 1) * config.inner_batch + last
-    work = 1e-9 * meta_batch * steps * training_flop(model)
-    # Each of the `ways` test examples: with the whole support set, forward.
-    scoring = ways * (ways * shots + 1) * 2 * sum(multiply_adds(model))
+    work = 1e-9 * (config.meta_batch * config.inner_iters
+                   * config.inner_batch * training_flop(model))
+    # Each test example with the whole support set, forward.
+    examples = drawn.query_inputs.shape[1] * (
+        drawn.support_inputs.shape[1] + 1)
+    scoring = examples * 2 * sum(multiply_adds(model))
     eval_work = 1e-9 * (
         config.eval_iters * batch * training_flop(model) + scoring)
     return {
@@ -165,17 +182,17 @@ def measure(dataset: str, ways: int, algorithm: str, task_order: str,
 def text(m: dict) -> list[str]:
     """The figures for people."""
     return [
-        f"{m['dataset']} {m['classes']}-way, {m['algorithm']}, "
+        f"{m['dataset']}, {m['classes']}-way, {m['algorithm']}, "
         f"{m['task_order']}; {m['device']}, {m['num_threads']} threads",
         f"engine: {m['engine']}",
-        f"meta-iteration: {m['ms_per_meta_iteration']:.1f} ms, without "
-        f"sampling {m['ms_without_sampling']:.1f} ms (sampling "
+        f"meta-iteration: {m['ms_per_meta_iteration']:.3g} ms, without "
+        f"sampling {m['ms_without_sampling']:.3g} ms (sampling "
         f"{100 * m['sampling_fraction']:.1f} %)",
-        f"work: {m['gflop_per_meta_iteration']:.2f} GFLOP, so "
-        f"{m['gflops']:.1f} GFLOP/s; float32 matmul "
+        f"work: {m['gflop_per_meta_iteration']:.3g} GFLOP, so "
+        f"{m['gflops']:.3g} GFLOP/s; float32 matmul "
         f"{m['matmul_gflops']:.1f} GFLOP/s; ratio {m['ratio']:.3f}",
         f"evaluation, {m['eval_shots']}-shot, non-transductive: "
-        f"{m['eval_ms_per_task']:.1f} ms a task, ratio {m['eval_ratio']:.3f}",
+        f"{m['eval_ms_per_task']:.3g} ms a task, ratio {m['eval_ratio']:.3f}",
         f"trace, compile and first call: {m['compile_seconds']:.1f} s, of "
         f"evaluation {m['eval_compile_seconds']:.1f} s",
         f"peak memory: {m['peak_memory_mb']:.0f} MB"]
@@ -184,7 +201,7 @@ def text(m: dict) -> list[str]:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag")
-    if FLAGS.classes not in CONFIGS[FLAGS.dataset]:
+    if FLAGS.classes not in CONFIGS.get(FLAGS.dataset, [5]):
         raise app.UsageError(
             f"--classes={FLAGS.classes} has no flagfile for {FLAGS.dataset}; "
             f"there is {', '.join(map(str, CONFIGS[FLAGS.dataset]))}")
@@ -196,7 +213,8 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("dataset", "omniglot", list(CONFIGS), "which network")
+    flags.DEFINE_enum("dataset", "omniglot", [*CONFIGS, "sine"],
+                      "which network")
     flags.DEFINE_integer("classes", 5, "ways")
     flags.DEFINE_enum("algorithm", "reptile", list(REGISTRY), "rule")
     flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],

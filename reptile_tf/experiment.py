@@ -46,7 +46,7 @@ class Experiment:
         self.source = dataset.load(config)
         log.info("data: %s", self.source.describe())
         self.model = self.source.network()
-        self.trainer = self._trainer_of(self.model)
+        self.trainer = self.trainer_of(self.model)
         self.evaluator = Evaluator(
             self.trainer.inner_loop, self.trainer.engine, self.source.lookup,
             config.modes, config.eval_steps, self.source.measure)
@@ -55,7 +55,8 @@ class Experiment:
         self.fingerprint = self.source.fingerprint()
         log.info("engine: %s", self.trainer.engine)
 
-    def _trainer_of(self, model) -> MetaTrainer:
+    def trainer_of(self, model) -> MetaTrainer:
+        """A trainer at the start of the run."""
         source, c = self.source, self.config
         return MetaTrainer(
             model, c.inner, c.meta, source.loss, source.lookup,
@@ -162,15 +163,13 @@ class Experiment:
             return
         rows = self.score(self.trainer.weights, self.trainer.state, split,
                           c.eval_interval_samples, done, interrupts)
-        values = self.source.curve_values(rows)
-        self.directory.record(done, split, values)
+        self.directory.record(done, split, self.source.curve_values(rows))
         self.evaluated = done
         self.save()
         self.log.info("%s/%s  %s  (%s, %s tasks)", f"{done:,}",
                       f"{c.meta_iters:,}",
-                      "  ".join(f"{name.replace('_', ' ')} {value:.3g}"
-                                for name, value in values.items()),
-                      split, c.eval_interval_samples)
+                      self.source.headline(rows), split,
+                      c.eval_interval_samples)
 
     # -- evaluation ---------------------------------------------------------
 
@@ -200,7 +199,7 @@ class Experiment:
         self.log.info("final evaluation: %s tasks a cell of the "
                       "initialization, %s of the untrained network",
                       f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
-        untrained = self._trainer_of(self.source.network())
+        untrained = self.trainer_of(self.source.network())
         splits = self.source.splits
         sources = (("results", trainer, c.eval_samples),
                    ("untrained", untrained, c.eval_interval_samples))
@@ -217,7 +216,9 @@ class Experiment:
             "data_source": self.source.source, "ways": c.ways,
             "shots": list(c.shots), "seed": c.seed,
             "meta_iters": trainer.iteration, "commit": commit(),
-            **environment(), "wall_seconds": round(self._seconds(), 1), **rows}
+            **environment(), "wall_seconds": round(self._seconds(), 1),
+            **self.source.facts(lambda x: trainer.inner_loop.outputs(
+                trainer.weights, tf.convert_to_tensor(x))), **rows}
 
     def export(self) -> None:
         """Write initialization/."""
@@ -312,7 +313,7 @@ def main(
     dataset,
     argv: Sequence[str],
     by_algorithm: Mapping[str, Mapping[str, Any]] | None = None,
-    work: Callable[[Any, Config], Any] = run,
+    work: Callable[..., Any] | None = None,
 ) -> int:
     """A script's whole work: parse flags, run; returns the exit status.
 
@@ -320,16 +321,22 @@ def main(
       dataset: a module of `datasets`.
       argv: the script's name and its arguments.
       by_algorithm: defaults of flags that depend on --algorithm.
-      work: what to do with (dataset, config).
+      work: what to do instead of one run, with (dataset, config, again),
+        where again(flag, ...) is the Config of argv with further flags.
 
     Returns:
       0, or 1 after an error, or 128 + the number of a signal that stopped it.
     """
+    def again(*more: str) -> Config | None:
+        return flags.parse([*argv, *more], dataset.CONFIG, dataset.DEFAULTS,
+                           by_algorithm)
+
     try:
-        config = flags.parse(argv, dataset.CONFIG, dataset.DEFAULTS,
-                             by_algorithm)
-        if config is not None:
-            work(dataset, config)
+        config = again()
+        if config is not None and work is not None:
+            work(dataset, config, again)
+        elif config is not None:
+            run(dataset, config)
         return 0
     except InputError as e:
         logger_or_stderr(f"error: {e}")

@@ -201,6 +201,29 @@ def mini_imagenet(ways: int, seed: int = 0) -> keras.Model:
     return keras.Sequential(layers, name="mini_imagenet")
 
 
+def sine(seed: int = 0, activation: str = "tanh") -> keras.Model:
+    """x [B, 1] to f(x) [B, 1]: two hidden layers of 64 (paper, section 4).
+
+    Weights and biases are uniform within 1 / sqrt(fan in), as PyTorch, in
+    which the authors' demonstration is written, draws them. Without biases
+    all units of the first layer would bend at x = 0.
+    """
+    rng = tasks.generator(seed, tasks.WEIGHTS_STREAM)
+
+    def dense(units, fan_in, name, activation=None):
+        bound = fan_in ** -0.5
+        kernel, bias = (keras.initializers.RandomUniform(
+            -bound, bound, int(rng.integers(2**31))) for _ in range(2))
+        return keras.layers.Dense(units, activation, name=name,
+                                  kernel_initializer=kernel,
+                                  bias_initializer=bias)
+
+    return keras.Sequential([
+        keras.Input([1]), dense(64, 1, "hidden1", activation),
+        dense(64, 64, "hidden2", activation), dense(1, 64, "output")],
+        name="sine")
+
+
 def vectorizes(model: keras.Model) -> bool:
     """Whether every layer runs side by side over tasks as batched matmuls."""
     for layer in model._flatten_layers(include_self=False):

@@ -10,6 +10,7 @@ A module has
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -70,6 +71,14 @@ class TaskSource(abc.ABC):
     @abc.abstractmethod
     def curve_values(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """What a periodic evaluation records, by the metric's name."""
+
+    @abc.abstractmethod
+    def headline(self, rows: list[dict[str, Any]]) -> str:
+        """What a periodic evaluation says to the reader."""
+
+    def facts(self, network: Callable[[Any], Any]) -> dict[str, Any]:
+        """Further keys of result.json, from the initialization's outputs."""
+        return {}
 
     def lookup(self, inputs: tf.Tensor) -> tf.Tensor:
         """What the sampler returned -> inputs of the network."""

@@ -156,6 +156,10 @@ class FewShotImages(TaskSource):
         return {f"accuracy_{r['shots']}shot_{mode_name(r['transductive'])}":
                 r["accuracy"] for r in rows}
 
+    def headline(self, rows: list[dict[str, Any]]) -> str:
+        return "  ".join(f"{r['shots']}-shot {mode_name(r['transductive'])} "
+                         f"{100 * r['accuracy']:.1f} %" for r in rows)
+
 
 def mode_name(transductive: bool) -> str:
     """How a batch-norm mode is called in tables and metrics."""

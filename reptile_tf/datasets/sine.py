@@ -1,0 +1,188 @@
+"""Sine waves: a task is a function to be fitted from p points (section 4).
+
+Amplitude, phase and test points are uniform. Training runs on the 50 equally
+spaced points of a task, as in the authors' demonstration; evaluation adapts
+to p points drawn from the same range and is scored on the 50.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from reptile_tf import models, tasks
+from reptile_tf.config import Config, flag
+from reptile_tf.datasets import TaskSource
+from reptile_tf.errors import InputError
+from reptile_tf.evaluation import Score, mean_squared_error
+from reptile_tf.inner_loop import squared_error
+from reptile_tf.tasks import Batches, EvaluationTasks
+
+NAME = "sine"
+# The paper gives none; these are the authors' demonstration's.
+DEFAULTS = {
+    "shots": (10,), "train_shots": 50, "inner_batch": 10, "inner_iters": 5,
+    "learning_rate": 0.02, "inner_optimizer": "sgd", "inner_loss": "mean",
+    "meta_step": 0.1, "meta_step_final": 0.0, "meta_batch": 1,
+    "meta_iters": 30_000, "eval_batch": (10,), "eval_iters": 32,
+    "eval_samples": 1000, "eval_interval": 5000, "eval_interval_samples": 1000}
+GRID_POINTS = 50
+
+
+@dataclass(frozen=True)
+class SineConfig(Config):
+    """Flags of the sine tasks."""
+
+    shots: tuple[int, ...] = flag(
+        (10,), "p, points of a task seen in evaluation; a list evaluates one "
+        "training several times")
+    train_shots: int = flag(
+        50, "equally spaced points of a training task; 0 means --shots", True)
+    activation: str = flag(
+        "tanh", "of the network's two hidden layers", True, ("tanh", "relu"))
+    amplitude: tuple[float, ...] = flag(
+        (0.1, 5.0), "a, range of the amplitudes", True)
+    phase: tuple[float, ...] = flag(
+        (0.0, 2 * math.pi), "b, range of the phases, in radians", True)
+    x_range: tuple[float, ...] = flag(
+        (-5.0, 5.0), "range of x", True)
+    compare: bool = flag(
+        False, "train every algorithm from the same seed on the same tasks, "
+        "and draw them in one figure")
+
+    @property
+    def eval_steps(self) -> tuple[int, ...]:
+        """0, 1, 2, 4, ... and eval_iters."""
+        doubling = [0, *(2**i for i in range(self.eval_iters.bit_length()))]
+        return (*(s for s in doubling if s < self.eval_iters),
+                self.eval_iters)
+
+    def check(self) -> None:
+        super().check()
+        for name in ("amplitude", "phase", "x_range"):
+            values = getattr(self, name)
+            text = ",".join(map(str, values))
+            if len(values) != 2 or not values[0] < values[1]:
+                raise InputError(
+                    f"{name}={text} is an empty range: give the lower and the "
+                    "upper end, such as -5,5")
+            if not all(map(math.isfinite, values)):
+                raise InputError(f"{name}={text} must be finite numbers")
+
+
+class Sines(TaskSource):
+    """f(x) = a sin(x + b).
+
+    Args:
+      config: the flags.
+    """
+
+    splits = ("test",)
+    loss = staticmethod(squared_error)
+    measure = staticmethod(mean_squared_error)
+    iterations_per_call = 200
+
+    def __init__(self, config: SineConfig) -> None:
+        self.config = config
+        self.grid = np.linspace(*config.x_range, GRID_POINTS,
+                                dtype=np.float32)[:, None]
+        self.source = (
+            f"sine waves, amplitude {_range(config.amplitude)}, phase "
+            f"{_range(config.phase)}, x {_range(config.x_range)}; "
+            f"{config.activation} network")
+
+    def describe(self) -> str:
+        return self.source
+
+    def fingerprint(self) -> int:
+        return zlib.crc32(self.source.encode())
+
+    def network(self) -> keras.Model:
+        return models.sine(self.config.seed, self.config.activation)
+
+    def wave(self, rng: np.random.Generator
+             ) -> Callable[[np.ndarray], np.ndarray]:
+        """Draw a task: its function of x."""
+        amplitude = rng.uniform(*self.config.amplitude)
+        phase = rng.uniform(*self.config.phase)
+        return lambda x: (amplitude * np.sin(x + phase)).astype(np.float32)
+
+    def sampler(self, rng: np.random.Generator) -> tasks.Sampler:
+        config = self.config.task
+        points = np.linspace(*self.config.x_range, config.train_shots,
+                             dtype=np.float32)[:, None]
+
+        def draw(num_tasks: int) -> Batches:
+            columns = ([], [], [], [])
+            for _ in range(num_tasks):
+                values = self.wave(rng)(points)
+                steps = tasks.with_tail(config, rng)
+                for column, part in zip(columns, (
+                        points[steps.batches], values[steps.batches],
+                        points[steps.last], values[steps.last]), strict=True):
+                    column.append(part)
+            return Batches(*map(np.stack, columns))
+
+        return draw
+
+    def evaluation_tasks(self, split, shots, batch, number, rng):
+        c, columns = self.config, ([], [], [], [], [])
+        for _ in range(number):
+            wave = self.wave(rng)
+            x = rng.uniform(*c.x_range, (shots, 1)).astype(np.float32)
+            steps = tasks.mini_batches(shots, batch, c.eval_iters,
+                                       c.replacement, rng)
+            for column, part in zip(columns, (
+                    x[steps], wave(x)[steps], x, self.grid, wave(self.grid)),
+                    strict=True):
+                column.append(part)
+        return EvaluationTasks(*map(np.stack, columns))
+
+    def row(self, split: str, shots: int, batch: int, score: Score
+            ) -> dict[str, Any]:
+        return {"split": split, "points": shots, "steps": score.steps,
+                "tasks": score.tasks, "mse": score.mean, "ci95": score.ci95}
+
+    def curve_values(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        return {f"mse_{r['points']}points_{r['steps']}steps": r["mse"]
+                for r in rows}
+
+    def headline(self, rows: list[dict[str, Any]]) -> str:
+        return "  ".join(
+            f"{r['points']} points, {r['steps']} steps: mse {r['mse']:.3g}"
+            for r in rows if r["steps"] == self.config.eval_iters)
+
+    def facts(self, network: Callable[[Any], Any]) -> dict[str, Any]:
+        return {"mean_abs_initialization": float(
+            np.abs(network(self.grid)).mean())}
+
+
+CONFIG = SineConfig
+
+
+def load(config: SineConfig) -> Sines:
+    """The tasks that the flags describe."""
+    return Sines(config)
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Mean squared error by steps, of the untrained and trained networks."""
+    lines = ["mean squared error on test tasks (95 % interval over "
+             f"{result['results'][0]['tasks']:,} tasks)",
+             f"  {'points':>6} {'steps':>6}{'untrained':>20}"
+             f"{'meta-trained':>20}"]
+    for old, new in zip(result["untrained"], result["results"], strict=True):
+        cells = "".join(f"{r['mse']:>11.3f} ±{r['ci95']:>7.3f}"
+                        for r in (old, new))
+        lines.append(f"  {new['points']:>6} {new['steps']:>6}{cells}")
+    lines.append("  mean |f| of the initialization: "
+                 f"{result['mean_abs_initialization']:.3f}")
+    return lines
+
+
+def _range(ends: tuple[float, ...]) -> str:
+    return f"{ends[0]:.4g} to {ends[1]:.4g}"
