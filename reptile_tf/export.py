@@ -11,7 +11,7 @@ import tensorflow as tf
 from reptile_tf import models
 from reptile_tf.config import Config
 from reptile_tf.evaluation import score_logits
-from reptile_tf.inner_loop import InnerLoop, InnerState
+from reptile_tf.inner_loop import InnerLoop, InnerState, cross_entropy
 from reptile_tf.meta_training import MetaTrainer
 
 SCHEDULE_SEED = 20180308
@@ -64,29 +64,39 @@ class Initialization(tf.Module):
                  config: Config) -> None:
         super().__init__(name="initialization")
         # Stock convolutions and no XLA: any number of images, anywhere.
-        self._inner = InnerLoop(models.inner_clone(model), config.inner)
+        self._inner = InnerLoop(models.inner_clone(model), config.inner,
+                                trainer.loss)
         self._config = config
+        # Classes are integers of any type; regression targets are floats.
+        self._classifies = trainer.loss is cross_entropy
         self.phi = [tf.Variable(w) for w in trainer.weights]
         state = trainer.state
         self.v = [tf.Variable(v, trainable=False) for v in state.v]
         self.t = tf.Variable(state.t, trainable=False)
         self.adapt_and_predict = tf.function(self._adapt_and_predict)
-        for dtype in INTEGER_TYPES:
+        for dtype in INTEGER_TYPES if self._classifies else [None]:
             self.adapt_and_predict.get_concrete_function(
-                **self.adaptation_signature(dtype))
+                *self.adaptation_signature(dtype))
 
-    def image_spec(self, name: str) -> tf.TensorSpec:
-        """Any number of images."""
-        image = self._inner.model.inputs[0]
-        return tf.TensorSpec([None, *image.shape[1:]], image.dtype, name)
+    def spec(self, name: str) -> tf.TensorSpec:
+        """Any number of the network's inputs."""
+        one = self._inner.model.inputs[0]
+        return tf.TensorSpec([None, *one.shape[1:]], one.dtype, name)
 
-    def adaptation_signature(self, labels: str) -> dict[str, tf.TensorSpec]:
-        """The inputs of adapt_and_predict, with labels of this type."""
-        return {
-            "support_images": self.image_spec("support_images"),
-            "support_labels": tf.TensorSpec([None], labels, "support_labels"),
-            "query_images": self.image_spec("query_images"),
-            "transductive": tf.TensorSpec([], tf.bool, "transductive")}
+    def adaptation_signature(self, labels: str | None = "int64"
+                             ) -> list[tf.TensorSpec]:
+        """The inputs of adapt_and_predict.
+
+        Args:
+          labels: their integer type, where the network classifies.
+        """
+        out = self._inner.model.outputs[0]
+        target = (tf.TensorSpec([None], labels, "support_labels")
+                  if self._classifies else tf.TensorSpec(
+                      [None, *out.shape[1:]], out.dtype, "support_labels"))
+        return [self.spec("support_images"), target,
+                self.spec("query_images"),
+                tf.TensorSpec([], tf.bool, "transductive")]
 
     def _weights(self):
         return [w.value() for w in self.phi]
@@ -113,8 +123,10 @@ class Initialization(tf.Module):
     def _adapt_and_predict(self, support_images, support_labels,
                            query_images, transductive):
         """Logits [Q, N] of the queries after eval_iters steps from phi."""
-        return self._adapt(support_images, tf.cast(support_labels, tf.int64),
-                           query_images, transductive)
+        if self._classifies:
+            support_labels = tf.cast(support_labels, tf.int64)
+        return self._adapt(support_images, support_labels, query_images,
+                           transductive)
 
     @tf.function
     def _adapt(self, support_images, support_labels, query_images,
@@ -144,12 +156,12 @@ def save(model: keras.Model, trainer: MetaTrainer, config: Config,
     module = Initialization(model, trainer, config)
     signatures = {
         "serving_default": tf.function(
-            module.predict, input_signature=[module.image_spec("images")]),
+            module.predict, input_signature=[module.spec("images")]),
         # A signature has one type of labels; Python numbers and NumPy arrays
         # of any integer type are converted to it. Tensors of other types go
         # to the loaded object's own adapt_and_predict.
         "adapt_and_predict": module.adapt_and_predict.get_concrete_function(
-            **module.adaptation_signature("int64")),
+            *module.adaptation_signature()),
     }
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)

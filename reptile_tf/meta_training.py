@@ -91,6 +91,7 @@ class MetaTrainer:
 
     Attributes:
       phi: keras.Variables, the initialization.
+      loss: as given.
       iteration: meta-iterations done.
     """
 
@@ -107,7 +108,7 @@ class MetaTrainer:
         self.inner, self.meta = inner or InnerConfig(), meta or MetaConfig()
         self.iterations_per_call = iterations_per_call
         self.engine = engine or engines.choose(model)
-        self.lookup = lookup or tf.identity
+        self.lookup, self.loss = lookup or tf.identity, loss
         self.update = REGISTRY[self.meta.algorithm]
         clone = models.inner_clone(model, self.engine.patches)
         self._training_loop = InnerLoop(clone, self.inner, loss,

@@ -1,0 +1,202 @@
+"""The sine tasks, run_sine.py and figure 1."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from reptile_tf import experiment, flags, models
+from reptile_tf.datasets import sine
+from reptile_tf.errors import InputError
+from reptile_tf.evaluation import mean_squared_error
+from reptile_tf.experiments import figure1
+from reptile_tf.meta_updates import REGISTRY
+
+SMALL = ["--meta_iters=450", "--eval_interval=300", "--eval_samples=12",
+         "--eval_interval_samples=8", "--eval_iters=5", "--noexport"]
+OUTER = {"fomaml": {"outer_optimizer": "adam", "meta_step": 0.001,
+                    "meta_step_final": 0.001}}
+
+
+def parse(*arguments):
+    return flags.parse(["run_sine.py", *arguments], sine.CONFIG,
+                       sine.DEFAULTS, OUTER)
+
+
+def main(*arguments):
+    return experiment.main(sine, ["run_sine.py", *arguments], OUTER,
+                           figure1.run)
+
+
+def test_training_tasks_are_waves_on_the_grid():
+    source = sine.load(parse("--train_shots=12", "--inner_batch=4",
+                             "--inner_iters=4"))
+    batches = source.sampler(np.random.default_rng(1))(3)
+    assert batches.inputs.shape == batches.targets.shape == (3, 3, 4, 1)
+    assert batches.last_inputs.shape == (3, 4, 1)
+    for i in range(3):
+        x = np.concatenate([batches.inputs[i].ravel(),
+                            batches.last_inputs[i].ravel()])
+        y = np.concatenate([batches.targets[i].ravel(),
+                            batches.last_targets[i].ravel()])
+        # One pass over the 12 points, and 4 of the next.
+        np.testing.assert_allclose(np.sort(x[:12]), np.linspace(-5, 5, 12),
+                                   rtol=1e-6)
+        # y = a sin(x + b) is linear in (sin x, cos x).
+        basis = np.stack([np.sin(x), np.cos(x)], 1).astype(float)
+        weights, *_ = np.linalg.lstsq(basis, y, rcond=None)
+        np.testing.assert_allclose(basis @ weights, y, atol=1e-5)
+        assert 0.1 <= np.hypot(*weights) <= 5
+
+
+def test_the_parameters_fill_their_ranges():
+    source = sine.load(parse())
+    rng = np.random.default_rng(2)
+    x = np.array([0.0, math.pi / 2])
+    waves = np.array([source.wave(rng)(x) for _ in range(4000)])
+    amplitude = np.hypot(*waves.T)
+    phase = np.arctan2(*waves.T) % (2 * math.pi)
+    for values, low, high in ((amplitude, 0.1, 5), (phase, 0, 2 * math.pi)):
+        counts, _ = np.histogram(values, 8, (low, high))
+        assert counts.sum() == 4000 and counts.min() > 400
+
+
+def test_tasks_do_not_depend_on_how_many_are_asked_for_at_once():
+    source = sine.load(parse())
+    whole = source.sampler(np.random.default_rng(3))(5)
+    draw = source.sampler(np.random.default_rng(3))
+    for a, b, c in zip(whole, draw(2), draw(3), strict=True):
+        np.testing.assert_array_equal(a, np.concatenate([b, c]))
+
+
+def test_evaluation_sees_p_random_points_and_is_scored_on_the_grid():
+    source = sine.load(parse("--x_range=-2,3"))
+    drawn = source.evaluation_tasks("test", 4, 3, 5,
+                                    np.random.default_rng(4))
+    assert drawn.support_inputs.shape == (5, 4, 1)
+    assert drawn.inputs.shape == (5, 32, 3, 1)
+    assert drawn.support_inputs.min() >= -2 and drawn.support_inputs.max() <= 3
+    assert len(np.unique(drawn.support_inputs)) == 20
+    for i in range(5):
+        np.testing.assert_allclose(drawn.query_inputs[i, :, 0],
+                                   np.linspace(-2, 3, 50), rtol=1e-5)
+        assert set(drawn.inputs[i].ravel()) == set(
+            drawn.support_inputs[i].ravel())
+        x = np.concatenate([drawn.inputs[i].ravel(),
+                            drawn.query_inputs[i].ravel()])
+        y = np.concatenate([drawn.targets[i].ravel(),
+                            drawn.query_targets[i].ravel()])
+        basis = np.stack([np.sin(x), np.cos(x)], 1).astype(float)
+        weights, *_ = np.linalg.lstsq(basis, y, rcond=None)
+        np.testing.assert_allclose(basis @ weights, y, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_over_the_fifty_points():
+    outputs = np.zeros((2, 50, 1))
+    outputs[1, 7] = 5.0
+    np.testing.assert_allclose(
+        mean_squared_error(outputs, np.zeros((2, 50, 1))), [0, 0.5])
+
+
+@pytest.mark.parametrize("eval_iters, steps", [
+    (32, (0, 1, 2, 4, 8, 16, 32)), (5, (0, 1, 2, 4, 5)), (1, (0, 1)),
+    (0, (0,))])
+def test_steps_that_are_reported(eval_iters, steps):
+    assert parse(f"--eval_iters={eval_iters}").eval_steps == steps
+
+
+def test_the_network_starts_as_the_demonstrations():
+    model = models.sine(3)
+    shapes = [w.shape for w in model.weights]
+    assert shapes == [(1, 64), (64,), (64, 64), (64,), (64, 1), (1,)]
+    for w, bound in zip(model.weights, (1, 1, 1 / 8, 1 / 8, 1 / 8, 1 / 8),
+                        strict=True):
+        assert 0 < np.abs(w).max() <= bound
+    assert np.abs(model.weights[0]).max() > 0.8
+    assert np.abs(model.weights[2]).max() > 0.12
+    for a, b in zip(model.weights, models.sine(3).weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_defaults_by_algorithm_yield_to_the_command_line():
+    assert parse().meta_step == 0.1
+    assert parse("--algorithm=fomaml").outer_optimizer == "adam"
+    assert parse("--algorithm=fomaml", "--meta_step=0.5").meta_step == 0.5
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--shots=0"], "shots=0"),
+    (["--amplitude=5,0.1"], "amplitude=5.0,0.1 is an empty range"),
+    (["--x_range=2,2"], "x_range=2.0,2.0 is an empty range"),
+    (["--phase=1"], "phase=1.0 is an empty range"),
+    (["--x_range=-inf,2"], "x_range=-inf,2.0 must be finite"),
+    (["--amplitude=a,b"], "amplitude='a,b' must be numbers"),
+    (["--eval_iters=-1"], "eval_iters=-1 must be 0 or more"),
+    (["--algorithm=fomaml", "--tail_shots=5", "--train_shots=5"],
+     "tail_shots=5.*train_shots=5"),
+    (["--activation=sigmoid"], "sigmoid"),
+])
+def test_bad_flags(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse(*arguments)
+
+
+def test_compare_trains_all_and_draws_one_figure(tmp_path, capsys):
+    home = tmp_path / "compare"
+    assert main(f"--run_dir={home}", "--compare", *SMALL) == 0
+    output = capsys.readouterr().out
+    assert {p.name for p in home.iterdir()} == {
+        *REGISTRY, "figure1.png", "figure1.svg"}
+    for name in REGISTRY:
+        result = json.loads((home / name / "result.json").read_text())
+        assert result["algorithm"] == name
+        assert [r["steps"] for r in result["results"]] == [0, 1, 2, 4, 5]
+        assert set(result["results"][0]) == {
+            "split", "points", "steps", "tasks", "mse", "ci95"}
+        assert result["results"][0]["tasks"] == 12
+        assert result["untrained"][0]["points"] == 10
+        assert result["mean_abs_initialization"] >= 0
+    with Image.open(home / "figure1.png") as image:
+        assert image.size[0] > 1500
+    svg = (home / "figure1.svg").read_text()
+    for word in ("random initialization", "reptile", "maml", "12 test tasks",
+                 "10 points seen", "tanh network", "after 5 steps"):
+        assert f"<!-- {word}" in svg or word in svg, word
+    assert "12 tasks" in output and "random initialization" in output
+    # The same command again trains nothing.
+    before = (home / "maml" / "result.json").read_bytes()
+    assert main(f"--run_dir={home}", "--compare", *SMALL) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert (home / "maml" / "result.json").read_bytes() == before
+    # A run directory of another data set.
+    assert main(f"--run_dir={home / 'maml'}", "--activation=relu",
+                *SMALL) == 1
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_one_run_leaves_its_figure_and_export(tmp_path):
+    assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 0
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names >= {"figure1.png", "figure1.svg", "result.json",
+                     "initialization"}
+    loaded = tf.saved_model.load(str(tmp_path / "run" / "initialization"))
+    x = np.linspace(-4, 4, 7, dtype=np.float32)[:, None]
+    adapt = loaded.signatures["adapt_and_predict"]
+    fitted = adapt(support_images=x, support_labels=2 * np.sin(x),
+                   query_images=x, transductive=True)["logits"]
+    before = loaded.signatures["serving_default"](images=x)["logits"]
+    assert mean_squared_error(fitted[None], 2 * np.sin(x)[None]) < (
+        mean_squared_error(before[None], 2 * np.sin(x)[None]))
+
+
+def test_seen_values_are_those_of_the_mini_batches():
+    source = sine.load(parse())
+    shown = source.evaluation_tasks("test", 6, 10, 2,
+                                    np.random.default_rng(5))
+    values = figure1.seen_values(shown, 1)
+    for x, y in zip(shown.support_inputs[1, :, 0], values, strict=True):
+        where = shown.inputs[1] == x
+        assert set(shown.targets[1][where]) == {y}
