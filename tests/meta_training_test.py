@@ -148,6 +148,45 @@ def test_library_use_meta_trains_a_users_model():
     assert loss(model) < loss(network())
 
 
+def run_all(pause=0, **arguments):
+    trainer = MetaTrainer(
+        network(), InnerConfig(0.05),
+        MetaConfig(meta_batch=2, meta_iters=11), squared_error,
+        engine=ENGINES["xla-vectorized"], **arguments)
+    return trainer, [*trainer.train(sampler(), pause)]
+
+
+def test_iterations_per_call_and_pauses_do_not_change_what_is_trained():
+    one, stops = run_all()
+    assert stops == [*range(1, 12)]
+    four, stops = run_all(iterations_per_call=4)
+    assert stops == [4, 8, 11]
+    paused, stops = run_all(3, iterations_per_call=4)
+    assert stops == [3, 6, 9, 11]
+    assert paused._train_steps.experimental_get_tracing_count() == 1
+    for name, value in paused.state_dict().items():
+        np.testing.assert_array_equal(value, four.state_dict()[name])
+        np.testing.assert_allclose(value, one.state_dict()[name], rtol=1e-4,
+                                   atol=1e-6)
+
+
+def test_a_call_stops_at_the_first_iteration_that_is_not_finite():
+    draw, calls = sampler(), []
+
+    def spoiled(num_tasks):
+        batches = draw(num_tasks)
+        calls.append(num_tasks)
+        batches.last_inputs[4:] = np.inf  # From the third meta-iteration on.
+        return batches
+    trainer = MetaTrainer(
+        network(), InnerConfig(0.05),
+        MetaConfig(meta_batch=2, meta_iters=6), squared_error,
+        engine=ENGINES["graph-vectorized"], iterations_per_call=6)
+    with pytest.raises(NonFiniteError, match="meta-iteration 3"):
+        next(trainer.train(spoiled))
+    assert calls == [12]
+
+
 def test_nan_is_an_error():
     def draw(num_tasks):
         x = np.full((num_tasks, 3, 4, 2), np.inf, np.float32)
