@@ -45,6 +45,9 @@ class BatchNormalization(keras.layers.Layer):
       center: whether there is a beta.
       scale: whether there is a gamma.
       axis: the features' axis; only the last one.
+      fused: use TensorFlow's fused operation for float32 images. Much faster
+        on large ones, and its derivatives are exact too; it does not
+        vectorize over tasks.
     """
 
     def __init__(
@@ -53,15 +56,16 @@ class BatchNormalization(keras.layers.Layer):
         center: bool = True,
         scale: bool = True,
         axis: int = -1,
+        fused: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.epsilon, self.center, self.scale = epsilon, center, scale
-        self.axis = axis
+        self.axis, self.fused = axis, fused
 
     @classmethod
     def from_stock(
-        cls, layer: keras.layers.BatchNormalization
+        cls, layer: keras.layers.BatchNormalization, fused: bool
     ) -> "BatchNormalization":
         """The exact twin of a stock layer, with fresh weights.
 
@@ -82,8 +86,8 @@ class BatchNormalization(keras.layers.Layer):
                 f"layer {layer.name!r} normalizes axis {axis}; only the last "
                 "axis (channels_last) is supported"
             )
-        return cls(layer.epsilon, layer.center, layer.scale, name=layer.name,
-                   dtype=layer.dtype_policy)
+        return cls(layer.epsilon, layer.center, layer.scale, fused=fused,
+                   name=layer.name, dtype=layer.dtype_policy)
 
     def build(self, input_shape) -> None:
         shape = (input_shape[-1],)
@@ -95,6 +99,11 @@ class BatchNormalization(keras.layers.Layer):
                                         name="beta")
 
     def call(self, inputs, training=None):
+        if (self.fused and len(inputs.shape) == 4 and self.scale
+                and self.center and inputs.dtype == tf.float32):
+            return tf.compat.v1.nn.fused_batch_norm(
+                inputs, self.gamma.value, self.beta.value,
+                epsilon=self.epsilon, is_training=True)[0]
         axes = list(range(len(inputs.shape) - 1))
         mean = tf.reduce_mean(inputs, axes, keepdims=True)
         centred = inputs - mean
@@ -177,15 +186,16 @@ def omniglot(ways: int, seed: int = 0) -> keras.Model:
     return keras.Sequential(layers, name="omniglot")
 
 
-def mini_imagenet(ways: int, seed: int = 0) -> keras.Model:
-    """Images [B, 84, 84, 3] to logits [B, ways] (paper, section 6.1).
+def mini_imagenet(ways: int, seed: int = 0, size: int = 84,
+                  channels: int = 3) -> keras.Model:
+    """Images [B, size, size, channels] to logits [B, ways] (section 6.1).
 
     Four times 3x3 convolution of 32 filters, batch normalization, 2x2 max
     pooling, ReLU; then a dense layer. The order of pooling and ReLU is that
     of the authors' code.
     """
     kernels = _initializers(seed)
-    layers = [keras.Input([84, 84, 3])]
+    layers = [keras.Input([size, size, channels])]
     for i in range(1, 5):
         layers += [
             keras.layers.Conv2D(32, 3, padding="same",
@@ -239,8 +249,9 @@ def vectorizes(model: keras.Model) -> bool:
 def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
     """A clone of `model` for the inner loop; `model` itself is not touched.
 
-    Stock batch normalization becomes the exact one, convolutions become
-    `PatchConv2D` if `patches`. Trainable weights are in the model's order;
+    Stock batch normalization becomes the exact one. With `patches`, for tasks
+    side by side, convolutions become `PatchConv2D`; without, batch
+    normalization is fused. Trainable weights are in the model's order;
     all weights are copies of the model's.
 
     Raises:
@@ -269,7 +280,7 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
         if isinstance(layer, keras.Model):
             return keras.models.clone_model(layer, clone_function=replace)
         if type(layer) is keras.layers.BatchNormalization:
-            new = BatchNormalization.from_stock(layer)
+            new = BatchNormalization.from_stock(layer, fused=not patches)
         elif patches and PatchConv2D.supports(layer):
             new = PatchConv2D.from_config(layer.get_config())
         else:

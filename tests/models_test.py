@@ -55,6 +55,74 @@ def test_batch_normalization_equals_kerass_in_training(rng):
     assert not ours.non_trainable_variables
 
 
+def test_fused_batch_normalization_has_the_same_derivatives(rng):
+    """Outputs, first and second derivatives, in float32."""
+    x = tf.constant(rng.normal(1, 2, (6, 3, 5, 4)), tf.float32)
+    weight = tf.constant(rng.normal(size=x.shape), tf.float32)
+    direction = tf.constant(rng.normal(size=x.shape), tf.float32)
+    results = []
+    for fused in (False, True):
+        layer = models.BatchNormalization(1e-3, fused=fused)
+        layer.build(x.shape)
+        layer.gamma.assign([0.5, 1, 2, -1])
+        layer.beta.assign([1, 0, -1, 2])
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = layer(x)
+                loss = tf.reduce_sum(weight * tf.sin(y))
+            g = inner.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+            product = tf.reduce_sum(g[0] * direction) + tf.reduce_sum(
+                tf.square(g[1]))
+        second = outer.gradient(product, [x, layer.gamma.value])
+        results.append([y, *g, *second])
+    for plain, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-4)
+
+
+def plain_mini_imagenet(weights, images):
+    """NumPy and loops: convolution, normalization, pool, then ReLU."""
+    x, weights = images.astype(np.float64), list(weights)
+    for _ in range(4):
+        kernel, bias, gamma, beta = (weights.pop(0) for _ in range(4))
+        n, h, w, _ = x.shape
+        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        y = np.zeros((n, h, w, kernel.shape[3])) + bias
+        for r in range(3):
+            for c in range(3):
+                y += padded[:, r:r + h, c:c + w] @ kernel[r, c]
+        y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-3)
+        y = y * gamma + beta
+        # "same" pooling by 2: an odd size has a last cell of one row.
+        x = np.full((n, -(-h // 2), -(-w // 2), y.shape[3]), -np.inf)
+        for i in range(h):
+            for j in range(w):
+                cell = x[:, i // 2, j // 2]
+                np.maximum(cell, y[:, i, j], out=cell)
+        x = np.maximum(x, 0)
+    kernel, bias = weights
+    return x.reshape(len(x), -1) @ kernel + bias
+
+
+def test_mini_imagenet_equals_a_plain_computation(rng):
+    """Also at the odd sizes of 84 -> 42 -> 21 -> 11 -> 6."""
+    model = models.mini_imagenet(3, 2)
+    weights = []
+    for w in model.trainable_variables:
+        w.assign(w + 0.1 * rng.normal(size=w.shape))
+        weights.append(w.numpy())
+    images = rng.random((3, 84, 84, 3)).astype("float32")
+    want = plain_mini_imagenet(weights, images)
+    clone = models.inner_clone(model)
+    shapes = [layer.output.shape[1] for layer in clone.layers
+              if layer.name.startswith("pool")]
+    assert shapes == [42, 21, 11, 6]
+    for patches in (False, True):
+        got = models.inner_clone(model, patches)(images, training=True)
+        np.testing.assert_allclose(got, want, atol=2e-3)
+
+
 def test_batch_normalization_by_hand():
     layer = models.BatchNormalization(1e-3)
     layer.build((None, 1))
