@@ -103,6 +103,7 @@ class Evaluator:
       steps: after which numbers of inner steps to score, ascending; None
         means after all.
       measure: what a score is the mean of.
+      fetch: on the host, what the tasks hold -> what `lookup` takes.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class Evaluator:
         modes: Iterable[bool] = (True, False),
         steps: Iterable[int] | None = None,
         measure: Measure = accuracy,
+        fetch: Callable[[np.ndarray], np.ndarray] = lambda inputs: inputs,
     ) -> None:
         self.inner, self.engine, self.lookup = inner, engine, lookup
-        self.modes, self.measure = tuple(modes), measure
+        self.modes, self.measure, self.fetch = tuple(modes), measure, fetch
         self.steps = tuple(steps) if steps is not None else None
         self._compiled = engine.function(self._outputs)
 
@@ -139,12 +141,15 @@ class Evaluator:
     ) -> list[tf.Tensor]:
         """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
         looked_up = EvaluationTasks(
-            self.lookup(tf.convert_to_tensor(tasks.inputs)),
+            self._look_up(tasks.inputs),
             tf.convert_to_tensor(tasks.targets),
-            self.lookup(tf.convert_to_tensor(tasks.support_inputs)),
-            self.lookup(tf.convert_to_tensor(tasks.query_inputs)),
+            self._look_up(tasks.support_inputs),
+            self._look_up(tasks.query_inputs),
             tf.convert_to_tensor(tasks.query_targets))
         return self._compiled(phi, state.v, state.t, looked_up)
+
+    def _look_up(self, inputs: Any) -> tf.Tensor:
+        return self.lookup(tf.convert_to_tensor(self.fetch(inputs)))
 
     def evaluate(
         self,

@@ -49,7 +49,8 @@ class Experiment:
         self.trainer = self.trainer_of(self.model)
         self.evaluator = Evaluator(
             self.trainer.inner_loop, self.trainer.engine, self.source.lookup,
-            config.modes, config.eval_steps, self.source.measure)
+            config.modes, config.eval_steps, self.source.measure,
+            self.source.fetch)
         self.rng = tasks.generator(config.seed, tasks.TRAINING_STREAM)
         self.sampler = self.source.sampler(self.rng)
         self.fingerprint = self.source.fingerprint()

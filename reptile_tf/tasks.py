@@ -7,6 +7,7 @@ B examples a mini-batch, N ways, S support examples, Q queries.
 
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +35,11 @@ class Batches(NamedTuple):
     targets: Any
     last_inputs: Any
     last_targets: Any
+
+    def map_inputs(self, fn: Callable[[Any], Any]) -> "Batches":
+        """The same with fn applied to all inputs."""
+        return self._replace(inputs=fn(self.inputs),
+                             last_inputs=fn(self.last_inputs))
 
     @classmethod
     def from_steps(cls, inputs: Any, targets: Any) -> "Batches":
@@ -212,8 +218,41 @@ class TaskSampler:
         return Batches(*(np.stack(column) for column in columns))
 
 
-def evaluation_tasks(
-    classes: Sequence[np.ndarray],
+class Prefetched:
+    """A sampler whose next batches are drawn while these are trained on.
+
+    Args:
+      make: a generator -> the sampler that draws with it.
+      rng: the training generator. Its state is always that after the last
+        batches returned, whatever has been drawn ahead.
+    """
+
+    def __init__(self, make: Callable[[np.random.Generator], Sampler],
+                 rng: np.random.Generator) -> None:
+        self._rng, self._own = rng, np.random.default_rng()
+        self._sampler = make(self._own)
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: tuple[tuple[int, dict], Future] | None = None
+
+    def __call__(self, num_tasks: int) -> Batches:
+        """Batches of `num_tasks` fresh tasks."""
+        asked = num_tasks, self._rng.bit_generator.state
+        if self._ahead is None or self._ahead[0] != asked:
+            self._submit(asked)
+        batches, after = self._ahead[1].result()
+        self._rng.bit_generator.state = after
+        self._submit((num_tasks, after))
+        return batches
+
+    def _submit(self, asked: tuple[int, dict]) -> None:
+        self._ahead = asked, self._pool.submit(self._draw, *asked)
+
+    def _draw(self, num_tasks: int, state: dict) -> tuple[Batches, dict]:
+        self._own.bit_generator.state = state
+        return self._sampler(num_tasks), self._own.bit_generator.state
+
+
+def evaluation_tasks(    classes: Sequence[np.ndarray],
     ways: int,
     shots: int,
     batch: int,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from reptile_tf.datasets import omniglot
-from reptile_tf.datasets.few_shot import ImageConfig as Config
+from reptile_tf.datasets.omniglot import OmniglotConfig as Config
 from reptile_tf.errors import InputError
 
 

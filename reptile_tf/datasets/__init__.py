@@ -80,6 +80,10 @@ class TaskSource(abc.ABC):
         """Further keys of result.json, from the initialization's outputs."""
         return {}
 
+    def fetch(self, inputs: np.ndarray) -> np.ndarray:
+        """On the host: what evaluation tasks hold -> what `lookup` takes."""
+        return inputs
+
     def lookup(self, inputs: tf.Tensor) -> tf.Tensor:
         """What the sampler returned -> inputs of the network."""
         return inputs

@@ -1,7 +1,7 @@
 """N-way K-shot classification of images: flags, tasks and result rows."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +24,6 @@ class ImageConfig(Config):
     transductive: bool | None = flag(
         None, "batch norm over all test examples of a task at once; unset "
         "evaluates both modes")
-    val_classes: int = flag(
-        0, "training characters set apart for validation", True)
-    data: str = flag(
-        "auto", "auto: --data_dir, else tensorflow-datasets' folder, else "
-        "its download; synthetic: built-in glyphs", False,
-        ("auto", "synthetic"))
-    data_dir: str = flag(
-        "", "folder with a prepared tensorflow-datasets omniglot, the "
-        "official zip archives or alphabets of PNG folders")
 
     @property
     def ways(self) -> int:
@@ -47,7 +38,6 @@ class ImageConfig(Config):
 
     def check(self) -> None:
         at_least(self, 1, "classes")
-        at_least(self, 0, "val_classes")
         super().check()
 
     def check_data(self, splits: dict[str, list]) -> None:
@@ -57,10 +47,9 @@ class ImageConfig(Config):
         for name, classes in splits.items():
             if len(classes) < self.classes:
                 raise InputError(
-                    f"classes={self.classes} needs as many characters in "
+                    f"classes={self.classes} needs as many classes in "
                     f"every split, {name} has {len(classes)}: use "
-                    f"--classes={len(classes)} or fewer"
-                    + (", or another --val_classes" if name == "val" else ""))
+                    f"--classes={len(classes)} or fewer")
             fewest = min(map(len, classes))
             if max(self.shots) + 1 > fewest:
                 raise InputError(
@@ -75,6 +64,34 @@ class ImageConfig(Config):
                     f"--train_shots={fewest} or fewer")
 
 
+class Parts:
+    """Arrays [n_i, ...], memory-mapped ones too, seen as one [n, ...].
+
+    Args:
+      arrays: of equal shapes but for the first axis.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._arrays = list(arrays)
+        self._ends = np.cumsum([len(a) for a in self._arrays])
+        self.shape = (int(self._ends[-1]), *self._arrays[0].shape[1:])
+        self.dtype = self._arrays[0].dtype
+        self.nbytes = sum(a.nbytes for a in self._arrays)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """Rows [*indices.shape, ...], copied."""
+        flat = np.ravel(indices)
+        rows = np.empty((flat.size, *self.shape[1:]), self.dtype)
+        part = np.searchsorted(self._ends, flat, side="right")
+        for i in np.unique(part):
+            start = self._ends[i] - len(self._arrays[i])
+            rows[part == i] = self._arrays[i][flat[part == i] - start]
+        return rows.reshape(*np.shape(indices), *self.shape[1:])
+
+
 @dataclass(frozen=True)
 class ImageData:
     """Images and the classes of each split.
@@ -84,15 +101,19 @@ class ImageData:
       splits: for "train", "test" and perhaps "val", for each class the
         indices [m] of its images.
       source: where they came from.
+      key: stands for the pixels in the fingerprint, where reading them all
+        would take long.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Parts
     splits: dict[str, list[np.ndarray]]
     source: str
+    key: str | None = None
 
     def fingerprint(self) -> int:
         """A checksum of pixels and splits."""
-        value = zlib.crc32(np.ascontiguousarray(self.images))
+        value = zlib.crc32(np.ascontiguousarray(self.images)
+                           if self.key is None else self.key.encode())
         for name in sorted(self.splits):
             for indices in self.splits[name]:
                 value = zlib.crc32(np.asarray(indices, np.int64), value)
@@ -103,23 +124,27 @@ class FewShotImages(TaskSource):
     """Tasks of N classes of an `ImageData`, their labels drawn anew.
 
     Args:
-      data: the images; they are put on the device once.
+      data: the images.
       config: the flags, checked against the data.
       build: (ways, seed) -> the network.
+      on_device: put the images on the device once and look them up there,
+        instead of gathering each batch on the host.
 
     Raises:
       InputError: too few classes, or examples of a class.
     """
 
     def __init__(self, data: ImageData, config: ImageConfig,
-                 build: Callable[[int, int], keras.Model]) -> None:
+                 build: Callable[[int, int], keras.Model],
+                 on_device: bool = True) -> None:
         config.check_data(data.splits)
         self.data, self.config, self._build = data, config, build
         self.source = data.source
         self.splits = tuple(
             s for s in ("test", "val", "train") if s in data.splits)
         self.curve = "val" if "val" in data.splits else "test"
-        self._images = tf.constant(data.images)
+        self._images = (tf.constant(data.images[np.arange(len(data.images))])
+                        if on_device else None)
 
     def describe(self) -> str:
         counts = ", ".join(f"{len(classes):,} {name} classes"
@@ -133,11 +158,25 @@ class FewShotImages(TaskSource):
         return self._build(self.config.classes, self.config.seed)
 
     def lookup(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.gather(self._images, inputs), tf.float32) / 255.0
+        if self._images is not None:
+            inputs = tf.gather(self._images, inputs)
+        return tf.cast(inputs, tf.float32) / 255.0
 
-    def sampler(self, rng: np.random.Generator) -> tasks.TaskSampler:
-        return tasks.TaskSampler(self.data.splits["train"], self.config.task,
-                                 rng)
+    def fetch(self, inputs: np.ndarray) -> np.ndarray:
+        return inputs if self._images is not None else (
+            self.data.images[inputs])
+
+    def sampler(self, rng: np.random.Generator) -> tasks.Sampler:
+        def indices(rng):
+            return tasks.TaskSampler(self.data.splits["train"],
+                                     self.config.task, rng)
+
+        def images(rng):
+            draw = indices(rng)
+            return lambda number: draw(number).map_inputs(self.fetch)
+
+        return indices(rng) if self._images is not None else (
+            tasks.Prefetched(images, rng))
 
     def evaluation_tasks(self, split, shots, batch, number, rng):
         c = self.config

@@ -13,18 +13,20 @@ import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from reptile_tf import models, tasks
+from reptile_tf.config import flag
 from reptile_tf.datasets import few_shot, glyphs
 from reptile_tf.datasets.few_shot import ImageData
 from reptile_tf.errors import InputError
 
 NAME = "omniglot"
-CONFIG, DEFAULTS = few_shot.ImageConfig, {}
+DEFAULTS: dict = {}
 table = few_shot.table
 
 CHARACTERS, DRAWINGS, RAW_SIZE, SIZE = 1623, 20, 105, 28
@@ -40,6 +42,23 @@ REMEDIES = (
     "built-in glyphs"
 )
 
+
+@dataclass(frozen=True)
+class OmniglotConfig(few_shot.ImageConfig):
+    """Flags of Omniglot."""
+
+    val_classes: int = flag(
+        0, "training characters set apart for validation", True)
+    data: str = flag(
+        "auto", "auto: --data_dir, else tensorflow-datasets' folder, else "
+        "its download; synthetic: built-in glyphs", False,
+        ("auto", "synthetic"))
+    data_dir: str = flag(
+        "", "folder with a prepared tensorflow-datasets omniglot, the "
+        "official zip archives or alphabets of PNG folders")
+
+
+CONFIG = OmniglotConfig
 # (alphabet, character, where it was found, the drawing's bytes)
 Drawing = tuple[str, str, str, bytes]
 
@@ -251,7 +270,7 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str
     return ImageData(images.reshape(-1, SIZE, SIZE, 1), splits, source)
 
 
-def load(config: few_shot.ImageConfig) -> few_shot.FewShotImages:
+def load(config: OmniglotConfig) -> few_shot.FewShotImages:
     """The data that the flags --data, --data_dir, --seed, --val_classes name.
 
     Raises:

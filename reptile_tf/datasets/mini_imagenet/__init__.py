@@ -1,0 +1,151 @@
+"""Mini-ImageNet, and any other images in folders (paper, section 6.1).
+
+100 classes of 600 images, 64/16/20 of them for training, validation and test
+(Ravi and Larochelle). It cannot be downloaded or passed on: people hold it in
+the forms of `forms`, which are decoded once (`prepared`).
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from reptile_tf import models
+from reptile_tf.config import at_least, flag
+from reptile_tf.datasets import few_shot
+from reptile_tf.datasets.few_shot import FewShotImages, ImageConfig
+from reptile_tf.datasets.mini_imagenet import forms, prepared
+from reptile_tf.errors import InputError
+
+NAME = "miniimagenet"
+DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
+table = few_shot.table
+CLASSES = {"train": 64, "val": 16, "test": 20}
+PER_CLASS = 600
+
+
+@dataclass(frozen=True)
+class MiniImageNetConfig(ImageConfig):
+    """Flags of Mini-ImageNet and of one's own images."""
+
+    data_dir: str = flag("", f"folder with one of: {forms.FORMS}")
+    image_size: int = flag(84, "height and width of the images, pixels", True)
+    channels: int = flag(3, "3 for colour, 1 for grey", True)
+    resize_filter: str = flag(
+        "", "how images of other sizes are resized; empty: none may be", True,
+        ("", *prepared.FILTERS))
+    allow_partial: bool = flag(
+        False, "take other numbers of classes and images than "
+        "Mini-ImageNet's: for one's own images")
+    cache_dir: str = flag(
+        "", "folder of decoded images; empty means ~/.cache/reptile_tf")
+    device_images: str = flag(
+        "auto", "keep all images on the device (on), or gather each "
+        "mini-batch on the host (off); auto: on a GPU where they fit", False,
+        ("auto", "on", "off"))
+
+    def check(self) -> None:
+        super().check()
+        at_least(self, 1, "image_size")
+        if self.channels not in prepared.MODES:
+            raise InputError(f"channels={self.channels} is neither 1 nor 3")
+        if not self.data_dir:
+            raise InputError(
+                "Mini-ImageNet cannot be downloaded: give --data_dir, a "
+                f"folder with one of: {forms.FORMS}")
+
+    @property
+    def cache(self) -> Path:
+        """The folder of decoded images."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        return Path(os.environ.get("XDG_CACHE_HOME",
+                                   Path.home() / ".cache")) / "reptile_tf"
+
+
+CONFIG = MiniImageNetConfig
+
+
+def load(config: MiniImageNetConfig) -> FewShotImages:
+    """The images of --data_dir, decoded once and checked.
+
+    Raises:
+      InputError: data that is not there, not whole, not readable or, without
+        --allow_partial, not Mini-ImageNet's numbers.
+    """
+    folder = Path(config.data_dir)
+    form = forms.recognize(folder)
+    found = prepared.open_or_prepare(
+        form, folder, prepared.Pixels(
+            config.image_size, config.channels, config.resize_filter),
+        config.cache, logging.getLogger("reptile_tf"))
+    check_classes(found.classes, folder, config.allow_partial)
+    images = few_shot.Parts([found.images[s] for s in forms.SPLITS])
+    splits, start = {}, 0
+    for split in forms.SPLITS:
+        splits[split] = []
+        for count in found.classes[split].values():
+            splits[split].append(np.arange(start, start + count))
+            start += count
+    resize = config.resize_filter or "none"
+    data = few_shot.ImageData(
+        images, splits,
+        f"{form.name} in {folder}, {len(images):,} images, resize filter "
+        f"{resize}", found.checksum)
+    return FewShotImages(data, config, _network_of(config),
+                         _on_device(config, images.nbytes))
+
+
+def check_classes(classes: dict[str, dict[str, int]], folder: Path,
+                  allow_partial: bool) -> None:
+    """Raise InputError for classes in two splits, empty ones, and, unless
+    `allow_partial`, for other numbers than Mini-ImageNet's."""
+    for i, one in enumerate(forms.SPLITS):
+        for other in forms.SPLITS[i + 1:]:
+            both = sorted(classes[one].keys() & classes[other].keys())
+            if both:
+                raise InputError(
+                    f"class {both[0]} is in {one} and in {other} of {folder}"
+                    + (f", and {len(both) - 1} others" if len(both) > 1
+                       else "")
+                    + ": a class belongs to one split, remove it from one")
+    for split, counts in classes.items():
+        empty = [label for label, count in counts.items() if not count]
+        if empty:
+            raise InputError(
+                f"class {empty[0]} of {split} in {folder} has no images: add "
+                "some, or remove its folder")
+    lines = [
+        f"{split}: {len(counts)} classes of {CLASSES[split]}, "
+        f"{sum(counts.values()):,} images of "
+        f"{CLASSES[split] * PER_CLASS:,}"
+        for split, counts in classes.items()]
+    short = [f"{split}/{label}: {count} images of {PER_CLASS}"
+             for split, counts in classes.items()
+             for label, count in counts.items() if count != PER_CLASS]
+    whole = all(len(classes[s]) == CLASSES[s] for s in classes) and not short
+    if not whole and not allow_partial:
+        raise InputError("\n  ".join([
+            f"{folder} is not the whole Mini-ImageNet. Complete it, or, if "
+            "these are images of your own, give --allow_partial:", *lines,
+            *short]))
+
+
+def _network_of(config: MiniImageNetConfig):
+    def build(ways: int, seed: int) -> keras.Model:
+        return models.mini_imagenet(ways, seed, config.image_size,
+                                    config.channels)
+    return build
+
+
+def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
+    if config.device_images != "auto":
+        return config.device_images == "on"
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        return False  # Host memory is the device's: the map itself is best.
+    return True

@@ -1,0 +1,225 @@
+"""Images decoded once, to one memory-mapped uint8 file per split.
+
+A preparation is written beside its place and renamed into it, so it is whole
+or not there; two at once write two and one is kept.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from tqdm import tqdm
+
+from reptile_tf.datasets.mini_imagenet.forms import (
+    SPLITS,
+    Form,
+    Image,
+    Listing,
+)
+from reptile_tf.errors import InputError
+
+FILTERS = {
+    "nearest": Pillow.Resampling.NEAREST,
+    "bilinear": Pillow.Resampling.BILINEAR,
+    "bicubic": Pillow.Resampling.BICUBIC,
+    "lanczos": Pillow.Resampling.LANCZOS,
+    "area": Pillow.Resampling.BOX,
+}
+MODES = {1: "L", 3: "RGB"}
+INDEX = "index.json"
+LAYOUT = 1  # Raise it when prepared files change.
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What images are made into.
+
+    Attributes:
+      size: height and width.
+      channels: 1 or 3.
+      resize_filter: a key of FILTERS, or "" for images that are at the size.
+    """
+
+    size: int
+    channels: int
+    resize_filter: str
+
+    def of(self, image: Image) -> np.ndarray:
+        """uint8 [size, size, channels].
+
+        Images that are at the size are left alone.
+
+        Raises:
+          ValueError: it does not decode, or needs a filter that is not given.
+        """
+        content = image.read()
+        if isinstance(content, np.ndarray):
+            picture = Pillow.fromarray(
+                content[..., 0] if content.shape[-1] == 1 else content)
+        else:
+            picture = Pillow.open(io.BytesIO(content))
+        with picture:
+            picture = picture.convert(MODES[self.channels])
+            if picture.size != (self.size, self.size):
+                if not self.resize_filter:
+                    raise ValueError(
+                        f"is {picture.size[0]}x{picture.size[1]}")
+                picture = picture.resize((self.size, self.size),
+                                         FILTERS[self.resize_filter])
+            return np.asarray(picture).reshape(
+                self.size, self.size, self.channels)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared data.
+
+    Attributes:
+      images: split -> uint8 [n, size, size, channels], memory-mapped.
+      classes: split -> class -> number of images; images are in this order.
+      form: of the data it was made from.
+      checksum: of all pixels.
+    """
+
+    images: dict[str, np.ndarray]
+    classes: dict[str, dict[str, int]]
+    form: str
+    checksum: str
+
+
+def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
+                    log) -> Prepared:
+    """The data as arrays, from the cache if it is there.
+
+    Args:
+      form: of the data.
+      source: its folder.
+      pixels: what to make.
+      cache: the folder of all preparations.
+      log: for the reader.
+
+    Raises:
+      InputError: images that cannot be read, all of them; no space; a folder
+        that cannot be written.
+    """
+    key = hashlib.sha256(json.dumps([
+        LAYOUT, str(source.resolve()), form.name, form.fingerprint,
+        pixels.size, pixels.channels, pixels.resize_filter,
+    ]).encode()).hexdigest()[:20]
+    home = cache / key
+    if not (home / INDEX).exists():
+        log.info("preparing %s of %s in %s, once", form.name, source, home)
+        _prepare(form, pixels, home)
+    return _open(home)
+
+
+def _open(home: Path) -> Prepared:
+    index = json.loads((home / INDEX).read_text())
+    return Prepared(
+        {s: np.load(home / f"{s}.npy", mmap_mode="r") for s in SPLITS},
+        index["classes"], index["form"], index["checksum"])
+
+
+def _prepare(form: Form, pixels: Pixels, home: Path) -> None:
+    listing = form.listing()
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{home.name}-",
+                                       dir=home.parent))
+    except OSError as e:
+        raise InputError(f"the cache folder {home.parent} cannot be written "
+                         f"({e}): name another with --cache_dir") from e
+    try:
+        checksum = _write(listing, pixels, beside)
+        (beside / INDEX).write_text(json.dumps({
+            "form": form.name, "checksum": checksum,
+            "classes": {split: {label: len(images)
+                                for label, images in classes.items()}
+                        for split, classes in listing.items()}}))
+        try:
+            beside.rename(home)
+        except OSError:
+            if not (home / INDEX).exists():  # Else another run was first.
+                raise
+    except OSError as e:
+        raise InputError(
+            f"{home.parent} could not take the prepared images ({e}): free "
+            "space there, or name another folder with --cache_dir") from e
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
+    """Write each split's file; returns the checksum of all."""
+    checksum = 0
+    flat = {split: [image for images in classes.values() for image in images]
+            for split, classes in listing.items()}
+    bad: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+            total=sum(map(len, flat.values())), unit="image", leave=False,
+            desc="preparing", file=sys.stdout,
+            disable=not sys.stdout.isatty(),
+            ncols=shutil.get_terminal_size().columns) as bar:
+        for split, images in flat.items():
+            shape = (len(images), pixels.size, pixels.size, pixels.channels)
+            array = _allocate(folder / f"{split}.npy", shape)
+            for i, error in enumerate(_decoded(pool, images, pixels, array)):
+                bar.update()
+                if error:
+                    bad.append(f"{images[i].place} {error}")
+            array.flush()
+            checksum = zlib.crc32(array, checksum)
+    if bad:
+        raise InputError(_complaint(bad))
+    return f"{checksum:08x}"
+
+
+def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,
+             array: np.ndarray) -> Iterator[str]:
+    """Decode into the array; yields "" or what is wrong with each image."""
+    def one(i: int) -> str:
+        try:
+            array[i] = pixels.of(images[i])
+        except FileNotFoundError:
+            return "is missing"
+        except Exception as e:  # Pillow raises whatever its decoders do.
+            return str(e) if str(e).startswith("is ") else (
+                f"does not decode ({type(e).__name__}: {e})")
+        return ""
+
+    return pool.map(one, range(len(images)))
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A writable memory map whose space on disk is reserved.
+
+    Unreserved, a full disk would end the process with SIGBUS.
+    """
+    np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
+    if hasattr(os, "posix_fallocate") and path.stat().st_size:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return np.load(path, mmap_mode="r+")
+
+
+def _complaint(bad: list[str]) -> str:
+    sizes = [b for b in bad if " is " in b and b[-1].isdigit()]
+    remedies = []
+    if sizes:
+        remedies.append("images of other sizes need --resize_filter="
+                        f"{{{','.join(FILTERS)}}}")
+    if len(sizes) < len(bad):
+        remedies.append("replace or remove the files that cannot be read")
+    return "\n  ".join([f"{len(bad)} images cannot be used; "
+                        f"{'; '.join(remedies)}:", *bad])

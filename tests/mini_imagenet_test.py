@@ -1,0 +1,456 @@
+"""Mini-ImageNet: every form of the data, its preparation, and bad copies."""
+
+import io
+import json
+import logging
+import os
+import pickle
+import shutil
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reptile_tf import experiment, flags, tasks
+from reptile_tf.datasets import few_shot, mini_imagenet
+from reptile_tf.datasets.mini_imagenet import forms, prepared
+from reptile_tf.errors import InputError
+
+SIZE = 8
+# Unequal: classes of a split, and images of each class.
+CLASSES = {"train": {"n01": 5, "n02": 6, "n03": 4}, "val": {"n11": 4, "n12": 5},
+           "test": {"n21": 7, "n22": 4}}
+
+
+def picture(label, i, size=SIZE):
+    """Pixels uint8 [size, size, 3] of image i of a class."""
+    rng = np.random.default_rng([int(label[1:]), i])
+    return rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
+
+
+def png(pixels, mode=None, format="PNG"):
+    content = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(content, format)
+    return content.getvalue()
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def folders(home):
+    for split, classes in CLASSES.items():
+        for label, count in classes.items():
+            for i in range(count):
+                write(home / split / label / f"{i:03d}.png",
+                      png(picture(label, i)))
+
+
+def pickles(home, protocol=2):
+    home.mkdir(parents=True, exist_ok=True)
+    for split, classes in CLASSES.items():
+        images, where = [], {}
+        for label, count in classes.items():
+            where[label] = list(range(len(images), len(images) + count))
+            images += [picture(label, i) for i in range(count)]
+        with open(home / f"mini-imagenet-cache-{split}.pkl", "wb") as file:
+            pickle.dump({"image_data": np.array(images), "class_dict": where},
+                        file, protocol)
+
+
+def csv_name(label, rank):
+    return f"{label}{rank:08d}.jpg"
+
+
+def csvs(home):
+    home.mkdir(parents=True, exist_ok=True)
+    for split, classes in CLASSES.items():
+        rows = [f"{csv_name(label, i + 1)},{label}"
+                for label, count in classes.items() for i in range(count)]
+        (home / f"{split}.csv").write_text("\n".join(
+            ["filename,label", *rows]) + "\n")
+
+
+def csv_images(home):
+    csvs(home)
+    for classes in CLASSES.values():
+        for label, count in classes.items():
+            for i in range(count):
+                write(home / "images" / csv_name(label, i + 1),
+                      png(picture(label, i)))
+
+
+def ilsvrc_files(label, count):
+    """Names whose numbers are not in the order of the names."""
+    return [(f"{label}_{n}.JPEG", png(picture(label, i))) for i, n in
+            enumerate(sorted(7 * i + 3 for i in range(count)))]
+
+
+def ilsvrc(home):
+    csvs(home)
+    for classes in CLASSES.values():
+        for label, count in classes.items():
+            for name, content in ilsvrc_files(label, count):
+                write(home / label / name, content)
+
+
+def ilsvrc_tar(home):
+    csvs(home)
+
+    def add(archive, name, content):
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+
+    with tarfile.open(home / forms.TAR_NAME, "w") as outer:
+        add(outer, "n99.tar", b"not a tar, and of no class that is wanted")
+        for classes in CLASSES.values():
+            for label, count in classes.items():
+                content = io.BytesIO()
+                with tarfile.open(fileobj=content, mode="w") as inner:
+                    for name, image in reversed(ilsvrc_files(label, count)):
+                        add(inner, name, image)
+                add(outer, f"{label}.tar", content.getvalue())
+
+
+FORMS = {"folders of images": folders, "cache pickles": pickles,
+         "CSV files with images/": csv_images,
+         "ILSVRC2012 folders with CSV files": ilsvrc,
+         "ILSVRC2012 tar with CSV files": ilsvrc_tar}
+
+
+def parse(home, *arguments):
+    return flags.parse(
+        ["run_miniimagenet.py", f"--data_dir={home}", "--allow_partial",
+         f"--image_size={SIZE}", f"--cache_dir={home.parent / 'cache'}",
+         "--classes=2", "--shots=2", "--train_shots=4", *arguments],
+        mini_imagenet.CONFIG, mini_imagenet.DEFAULTS)
+
+
+def load(home, *arguments):
+    return mini_imagenet.load(parse(home, *arguments))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_images(tmp_path, name):
+    home = tmp_path / "data"
+    FORMS[name](home)
+    source = load(home)
+    assert source.source.startswith(f"{name} in {home}, 35 images")
+    want = [picture(label, i) for split in ("train", "val", "test")
+            for label, count in CLASSES[split].items() for i in range(count)]
+    np.testing.assert_array_equal(source.data.images[np.arange(35)], want)
+    assert {s: [len(c) for c in classes]
+            for s, classes in source.data.splits.items()} == {
+        s: list(classes.values()) for s, classes in CLASSES.items()}
+    assert source.splits == ("test", "val", "train") and source.curve == "val"
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_of_every_age(tmp_path, protocol):
+    pickles(tmp_path / "data", protocol)
+    assert len(load(tmp_path / "data").data.images) == 35
+
+
+def test_a_pickle_of_python_2(tmp_path):
+    """As Python 2 wrote it: byte strings, and NumPy's old module name."""
+    pickles(tmp_path / "data")
+    array = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    content = (
+        b"\x80\x02}q\x00(U\nimage_dataq\x01"
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x02"
+        b"cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87R"
+        b"(K\x01(K\x02K\x08K\x08K\x03t"
+        b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        b"T" + len(array.tobytes()).to_bytes(4, "little") + array.tobytes()
+        + b"tbU\nclass_dict}U\x03n11](K\x00K\x01esu.")
+    path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
+    path.write_bytes(content)
+    source = load(tmp_path / "data", "--shots=1", "--classes=1")
+    np.testing.assert_array_equal(source.data.images[np.array([15, 16])],
+                                  array)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("hostile-was-here",)
+
+
+def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickles(tmp_path / "data")
+    path = tmp_path / "data" / "mini-imagenet-cache-test.pkl"
+    path.write_bytes(pickle.dumps({"image_data": Hostile()}))
+    with pytest.raises(InputError, match="mkdir, which is not a NumPy array"):
+        load(tmp_path / "data")
+    assert not (tmp_path / "hostile-was-here").exists()
+
+
+def test_a_web_page_saved_as_a_pickle(tmp_path):
+    pickles(tmp_path / "data")
+    path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
+    path.write_bytes(b"<!DOCTYPE html><html>quota exceeded</html>")
+    with pytest.raises(InputError, match=f"{path}.*it is a web page"):
+        load(tmp_path / "data")
+
+
+@pytest.mark.parametrize("content", [
+    {"image_data": np.zeros((2, 8, 8, 3), np.uint8)},
+    {"image_data": np.zeros((2, 8, 8, 3)), "class_dict": {"a": [0]}},
+    {"image_data": np.zeros((2, 8, 8, 3), np.uint8), "class_dict": {"a": [2]}},
+    [1, 2]])
+def test_a_pickle_of_something_else(tmp_path, content):
+    pickles(tmp_path / "data")
+    path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=f"{path} is not a Mini-ImageNet"):
+        load(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name, pillow", [
+    ("nearest", Image.NEAREST), ("bilinear", Image.BILINEAR),
+    ("bicubic", Image.BICUBIC), ("lanczos", Image.LANCZOS),
+    ("area", Image.BOX)])
+def test_resize_filters_are_pillows(tmp_path, name, pillow):
+    home = tmp_path / "data"
+    folders(home)
+    large = picture("n02", 3, 21)
+    write(home / "train" / "n02" / "003.png", png(large))
+    source = load(home, f"--resize_filter={name}")
+    got = source.data.images[np.array([5 + 3, 5 + 4])]
+    np.testing.assert_array_equal(
+        got[0], np.asarray(Image.fromarray(large).resize((8, 8), pillow)))
+    # One that is at the size is left alone.
+    np.testing.assert_array_equal(got[1], picture("n02", 4))
+    assert f"resize filter {name}" in source.source
+
+
+def test_grey_cmyk_and_palette_images_become_rgb(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    pixels = picture("n01", 0)
+    write(home / "train" / "n01" / "000.png", png(pixels, "L"))
+    write(home / "train" / "n01" / "001.png", png(pixels, "P"))
+    (home / "train" / "n01" / "002.png").unlink()
+    write(home / "train" / "n01" / "002.jpg", png(pixels, "CMYK", "JPEG"))
+    got = load(home).data.images[np.arange(3)]
+    assert got.shape == (3, 8, 8, 3)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_array_equal(got[0], np.repeat(grey[..., None], 3, -1))
+
+
+def test_ones_own_grey_images_of_another_size(tmp_path):
+    folders(tmp_path / "data")
+    source = load(tmp_path / "data", "--channels=1", "--image_size=5",
+                  "--resize_filter=area")
+    assert source.data.images.shape == (35, 5, 5, 1)
+    assert source.network().input_shape == (None, 5, 5, 1)
+
+
+def bad(home, *arguments):
+    with pytest.raises(InputError) as e:
+        load(home, *arguments)
+    return str(e.value)
+
+
+def test_other_numbers_than_mini_imagenets_need_a_flag(tmp_path):
+    folders(tmp_path / "data")
+    message = bad(tmp_path / "data", "--noallow_partial")
+    for text in ("--allow_partial", "train: 3 classes of 64, 15 images of "
+                 "38,400", "val/n12: 5 images of 600"):
+        assert text in message
+
+
+def test_all_bad_images_are_named_at_once(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    (home / "train" / "n01" / "001.png").write_bytes(b"")
+    whole = png(picture("n22", 0, 64), None, "JPEG")
+    write(home / "test" / "n22" / "000.jpg", whole[:len(whole) // 2])
+    write(home / "val" / "n11" / "002.png", png(picture("n11", 2, 9)))
+    message = bad(home)
+    assert message.startswith("3 images cannot be used")
+    for text in ("train/n01/001.png does not decode", "test/n22/000.jpg",
+                 "val/n11/002.png is 9x9", "--resize_filter={nearest"):
+        assert text in message, text
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_class_in_two_splits(tmp_path):
+    folders(tmp_path / "data")
+    shutil.copytree(tmp_path / "data/train/n02", tmp_path / "data/test/n02")
+    assert "class n02 is in train and in test" in bad(tmp_path / "data")
+
+
+def test_an_empty_class(tmp_path):
+    folders(tmp_path / "data")
+    (tmp_path / "data/val/n13").mkdir()
+    assert "class n13 of val" in bad(tmp_path / "data")
+
+
+def test_a_missing_split(tmp_path):
+    folders(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/val")
+    assert "but not val" in bad(tmp_path / "data")
+
+
+def test_a_missing_wnid(tmp_path):
+    ilsvrc(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/n12")
+    assert "no folder n12" in bad(tmp_path / "data")
+
+
+def test_a_rank_beyond_the_class(tmp_path):
+    ilsvrc(tmp_path / "data")
+    (tmp_path / "data/n21/n21_45.JPEG").unlink()
+    assert "n2100000007.jpg is image 7 of class n21" in bad(tmp_path / "data")
+
+
+def test_a_missing_image_of_a_csv(tmp_path):
+    csv_images(tmp_path / "data")
+    (tmp_path / "data/images/n1200000002.jpg").unlink()
+    assert "n1200000002.jpg is missing" in bad(tmp_path / "data")
+
+
+def test_a_csv_without_its_header(tmp_path):
+    csv_images(tmp_path / "data")
+    (tmp_path / "data/val.csv").write_text("n1100000001.jpg,n11\n")
+    assert "header" in bad(tmp_path / "data")
+
+
+def test_nothing_that_is_known(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert "holds nothing" in bad(tmp_path / "data")
+    assert "is not a folder" in bad(tmp_path / "elsewhere")
+    csvs(tmp_path / "data")
+    assert "but no images" in bad(tmp_path / "data")
+
+
+def test_a_cut_tar(tmp_path):
+    ilsvrc_tar(tmp_path / "data")
+    path = tmp_path / "data" / forms.TAR_NAME
+    path.write_bytes(path.read_bytes()[:9000])
+    assert str(path) in bad(tmp_path / "data")
+
+
+def test_no_data_dir_says_what_it_may_hold():
+    with pytest.raises(InputError, match="cannot be downloaded.*--data_dir"):
+        flags.parse(["x"], mini_imagenet.CONFIG, mini_imagenet.DEFAULTS)
+
+
+def test_prepared_data_are_used_again_and_redone_when_the_source_changes(
+        tmp_path, caplog, monkeypatch):
+    home = tmp_path / "data"
+    folders(home)
+    first = load(home).fingerprint()
+    with monkeypatch.context() as m:
+        m.setattr(prepared, "_prepare", None)  # It would fail.
+        assert load(home).fingerprint() == first
+    write(home / "val" / "n11" / "000.png", png(picture("n50", 0)))
+    assert load(home).fingerprint() != first
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    load(home, "--channels=1")
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_a_killed_preparation_is_redone(tmp_path, monkeypatch):
+    home = tmp_path / "data"
+    folders(home)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(prepared, "_decoded", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load(home)
+    assert len(load(home).data.images) == 35
+
+
+def test_two_preparations_at_once_do_not_harm_each_other(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    with ThreadPoolExecutor(4) as pool:
+        sources = [*pool.map(lambda _: load(home), range(4))]
+    for source in sources:
+        np.testing.assert_array_equal(source.data.images[np.array([0])][0],
+                                      picture("n01", 0))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written(tmp_path):
+    folders(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    assert "--cache_dir" in bad(tmp_path / "data",
+                                f"--cache_dir={tmp_path / 'file'}")
+
+
+def test_no_space_left(tmp_path, monkeypatch):
+    folders(tmp_path / "data")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    message = bad(tmp_path / "data")
+    assert "No space left" in message and "--cache_dir" in message
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_images_on_the_device_and_on_the_host_train_the_same(tmp_path):
+    folders(tmp_path / "data")
+    small = ["--meta_iters=5", "--eval_interval=2", "--eval_samples=3",
+             "--eval_interval_samples=2", "--eval_iters=2", "--eval_batch=2",
+             "--inner_batch=3", "--inner_iters=2", "--meta_batch=2",
+             "--noexport"]
+    results = {}
+    for where in ("on", "off"):
+        run = tmp_path / where
+        assert experiment.main(mini_imagenet, [
+            "run_miniimagenet.py", *arguments(tmp_path), *small,
+            f"--device_images={where}", f"--run_dir={run}"]) == 0
+        result = json.loads((run / "result.json").read_text())
+        metrics = (run / "metrics.csv").read_text()
+        assert ",val," in metrics and ",test," not in metrics
+        results[where] = result["results"], metrics
+    assert results["on"] == results["off"]
+
+
+def arguments(tmp_path):
+    config = parse(tmp_path / "data")
+    return [*config.lines().values(), "--shots=1"]
+
+
+def test_prefetched_batches_leave_the_state_of_the_last_one_returned():
+    def make(rng):
+        return lambda number: tasks.Batches(*(
+            rng.integers(0, 99, (number, 2)) for _ in range(4)))
+    rng, plain = (np.random.default_rng(3) for _ in range(2))
+    ahead, draw = tasks.Prefetched(make, rng), make(plain)
+    for number in (2, 2, 5, 1, 1):
+        for a, b in zip(ahead(number), draw(number), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert rng.bit_generator.state == plain.bit_generator.state
+    # A restored state is drawn from, not what was drawn ahead.
+    rng.bit_generator.state = np.random.default_rng(8).bit_generator.state
+    again = make(np.random.default_rng(8))
+    np.testing.assert_array_equal(ahead(3).inputs, again(3).inputs)
+
+
+def test_parts_are_one_array():
+    arrays = [np.arange(6).reshape(3, 2), np.arange(6, 14).reshape(4, 2)]
+    parts, whole = few_shot.Parts(arrays), np.concatenate(arrays)
+    indices = np.array([[6, 0, 3], [2, 2, 5]])
+    np.testing.assert_array_equal(parts[indices], whole[indices])
+    assert parts.shape == (7, 2) and len(parts) == 7
+
+
+def test_the_log_says_what_was_prepared(tmp_path, caplog):
+    folders(tmp_path / "data")
+    logging.getLogger("reptile_tf").propagate = True
+    with caplog.at_level(logging.INFO, "reptile_tf"):
+        load(tmp_path / "data")
+    assert "preparing folders of images" in caplog.text
