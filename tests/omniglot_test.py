@@ -14,6 +14,14 @@ from reptile_tf.datasets.omniglot import OmniglotConfig as Config
 from reptile_tf.errors import InputError
 
 
+def test_shrinking_is_pillows_nearest_neighbour(rng):
+    drawings = rng.integers(0, 256, (3, 105, 105)).astype(np.uint8)
+    want = [Image.fromarray(d).resize((28, 28), Image.Resampling.NEAREST)
+            for d in drawings]
+    np.testing.assert_array_equal(omniglot.shrink(drawings),
+                                  np.stack([np.asarray(w) for w in want]))
+
+
 def tiny_drawings():
     """[1623, 2, 28, 28]: pixel 0 and 1 of each hold the character's number."""
     drawings = np.zeros((1623, 2, 28, 28), np.uint8)
