@@ -201,10 +201,11 @@ def text(m: dict) -> list[str]:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag")
-    if FLAGS.classes not in CONFIGS.get(FLAGS.dataset, [5]):
+    allowed = [*CONFIGS.get(FLAGS.dataset, [5])]
+    if FLAGS.classes not in allowed:
         raise app.UsageError(
             f"--classes={FLAGS.classes} has no flagfile for {FLAGS.dataset}; "
-            f"there is {', '.join(map(str, CONFIGS[FLAGS.dataset]))}")
+            f"there is {', '.join(map(str, allowed))}")
     measured = measure(FLAGS.dataset, FLAGS.classes, FLAGS.algorithm,
                        FLAGS.task_order, FLAGS.repeats)
     print("\n".join(text(measured)))

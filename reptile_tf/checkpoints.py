@@ -4,6 +4,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ class Checkpoints:
                         opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
                 meta = json.loads(str(arrays.pop(_META)))
-            except (OSError, ValueError, KeyError, EOFError,
-                    zipfile.BadZipFile) as e:
+            except (OSError, ValueError, KeyError, EOFError, RuntimeError,
+                    zipfile.BadZipFile, zlib.error) as e:
                 warn(f"{path} is corrupt ({type(e).__name__}: {e}); using "
                      "the checkpoint before it")
                 continue

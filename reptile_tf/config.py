@@ -194,6 +194,8 @@ class Config:
         lines = {}
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
+            if name == "train_shots":
+                value = self.task.train_shots  # What 0 meant.
             if name in ("run_dir", "pretrained", "resume") or value is None:
                 continue
             if isinstance(value, bool):

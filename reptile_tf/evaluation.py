@@ -31,14 +31,14 @@ class Score:
         support set.
       tasks: how many.
       mean: of the measure, over tasks.
-      ci95: 1.96 standard errors of that mean.
+      ci95: 1.96 standard errors of that mean; None for one task.
     """
 
     steps: int
     transductive: bool
     tasks: int
     mean: float
-    ci95: float
+    ci95: float | None
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -186,10 +186,10 @@ class Evaluator:
                 for cell, of_cell in zip(cells, values, strict=True)]
 
 
-def mean_and_ci95(values: Any) -> tuple[float, float]:
-    """The mean over tasks and 1.96 of its standard errors."""
+def mean_and_ci95(values: Any) -> tuple[float, float | None]:
+    """The mean over tasks and 1.96 of its standard errors, if it has any."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
-        return float(values.mean()), float("nan")
+        return float(values.mean()), None
     error = values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(1.96 * error)

@@ -70,7 +70,7 @@ class Experiment:
         self.directory.checkpoints.save(
             self.trainer.iteration, self.trainer.state_dict(), {
                 "sampler": self.rng.bit_generator.state,
-                "metrics_size": self.directory.metrics_size(),
+                "metrics": self.directory.metrics_text(),
                 "evaluated": self.evaluated,
                 "elapsed": self._seconds(),
                 "data": self.fingerprint,
@@ -86,7 +86,7 @@ class Experiment:
         found = self.directory.checkpoints.load(self.log.warning)
         if found is None:
             if not self.config.pretrained:
-                self.directory.cut_metrics(0)
+                self.directory.reset_metrics()
             return
         arrays, meta = found
         if meta["data"] != self.fingerprint:
@@ -104,7 +104,7 @@ class Experiment:
         self.rng.bit_generator.state = meta["sampler"]
         self.elapsed, self.evaluated = meta["elapsed"], meta["evaluated"]
         if not self.config.pretrained:
-            self.directory.cut_metrics(meta["metrics_size"])
+            self.directory.reset_metrics(meta["metrics"])
         self.log.info("going on from meta-iteration %s",
                       f"{self.trainer.iteration:,}")
 

@@ -131,6 +131,11 @@ class Initialization(tf.Module):
     @tf.function
     def _adapt(self, support_images, support_labels, query_images,
                transductive):
+        for name, images in (("support", support_images),
+                             ("query", query_images)):
+            tf.debugging.assert_positive(
+                tf.shape(images)[0], f"{name}_images is empty: give at least "
+                "one")
         order = self.schedule(tf.shape(support_images)[0])
         w, _ = self._inner.adapt(
             self._weights(),

@@ -70,8 +70,7 @@ class BatchNormalization(keras.layers.Layer):
         """The exact twin of a stock layer, with fresh weights.
 
         Raises:
-          InputError: a feature axis other than the last, a frozen layer,
-            regularizers or constraints.
+          InputError: a feature axis other than the last, or a frozen layer.
         """
         if not layer.trainable:
             raise InputError(
@@ -274,6 +273,12 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
             f"model {model.name!r} has {len(model.inputs)} inputs and "
             f"{len(model.outputs)} outputs; one of each is supported"
         )
+    for variable in model.trainable_variables:
+        if variable.regularizer or variable.constraint:
+            raise InputError(
+                f"weight {variable.path!r} has a regularizer or a constraint, "
+                "which the inner loop would not apply: remove it (weight "
+                "decay is InnerConfig's)")
     pairs = []
 
     def replace(layer):
@@ -306,7 +311,7 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
 def _refuse_stateful(clone: keras.Model, layers: list) -> None:
     """Raise if a call in training changes a variable of the clone."""
     before = [v.value for v in clone.non_trainable_variables]
-    shape = [2] + [d or 1 for d in clone.inputs[0].shape[1:]]
+    shape = [2] + [d or 32 for d in clone.inputs[0].shape[1:]]
     example = tf.zeros(shape, clone.inputs[0].dtype)
     _, after = clone.stateless_call(
         [v.value for v in clone.trainable_variables], before, example,

@@ -6,6 +6,7 @@ all if the import fails, or if the caller has set the level.
 """
 
 import os
+import signal
 import sys
 import tempfile
 
@@ -15,6 +16,8 @@ def _import_tensorflow() -> None:
         import tensorflow  # noqa: F401
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Ctrl-C during the seconds of importing ends as it does later, quietly.
+    interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as captured:
@@ -31,6 +34,7 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+            signal.signal(signal.SIGINT, interrupt)
             if failed:
                 captured.seek(0)
                 os.write(2, captured.read())

@@ -64,7 +64,11 @@ class RunDirectory:
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"--run_dir={self.path} cannot be made ({e}): "
+                             "name another folder") from e
         if not (content and started):
             self._write_flags(config)
 
@@ -75,21 +79,24 @@ class RunDirectory:
         """The result of exactly this run, if it is there already."""
         if config.pretrained or not self.result.exists():
             return None
-        if self._flags.read_text().split("\n")[:-1] != [
+        if self._flags.read_text().splitlines() != [
                 *config.lines().values()]:
             return None
-        result = json.loads(self.result.read_text())
+        try:
+            result = json.loads(self.result.read_text())
+        except ValueError:
+            return None  # Not whole: it is written again.
         return result if result["meta_iters"] == config.meta_iters else None
 
     def _compare(self, config: Config) -> None:
         then = {}
-        for line in self._flags.read_text().split():
+        for line in self._flags.read_text().splitlines():
             name = line.lstrip("-").partition("=")[0]
             then[name.removeprefix("no") if "=" not in line
                  and name.startswith("no") else name] = line
         now = config.lines()
         differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
-                  "asked for" for name in Config.training_flags()
+                  "asked for" for name in config.training_flags()
                   if then.get(name) != now.get(name)]
         if differ:
             raise InputError(
@@ -97,16 +104,13 @@ class RunDirectory:
                 f"{'; '.join(differ)}. Use the same flags to go on with it, or "
                 "another --run_dir")
 
-    def cut_metrics(self, size: int) -> None:
-        """Cut metrics.csv back to `size` bytes, or start it."""
-        if not size:
-            _replace(self.metrics, HEADER)
-        elif self.metrics.exists():
-            os.truncate(self.metrics, size)
+    def reset_metrics(self, text: str = HEADER) -> None:
+        """Put metrics.csv back to what a checkpoint holds, or start it."""
+        _replace(self.metrics, text)
 
-    def metrics_size(self) -> int:
-        """Bytes of metrics.csv."""
-        return self.metrics.stat().st_size if self.metrics.exists() else 0
+    def metrics_text(self) -> str:
+        """metrics.csv, for a checkpoint."""
+        return self.metrics.read_text() if self.metrics.exists() else HEADER
 
     def record(self, iteration: int, split: str,
                values: dict[str, float]) -> None:

@@ -152,15 +152,16 @@ def mini_batches(
 def with_tail(config: TaskConfig, rng: np.random.Generator) -> Tail:
     """Positions [k-1, B] and [B_last] in a task's class-major examples.
 
-    A separate tail takes the last tail_shots examples of each class out of
-    the train_shots; no example of it is in any other mini-batch.
+    A separate tail takes tail_shots random examples of each class out of the
+    train_shots; no example of it is in any other mini-batch.
     """
     shots, ways = config.train_shots, config.ways
     if config.tail_shots is None:
         steps = mini_batches(ways * shots, config.inner_batch,
                              config.inner_iters, config.replacement, rng)
         return Tail(steps[:-1], steps[-1])
-    positions = np.arange(ways * shots).reshape(ways, shots)
+    positions = rng.permuted(np.arange(ways * shots).reshape(ways, shots),
+                            axis=1)
     body = positions[:, :shots - config.tail_shots].ravel()
     tail = positions[:, shots - config.tail_shots:].ravel()
     steps = mini_batches(body.size, config.inner_batch,

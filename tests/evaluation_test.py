@@ -154,6 +154,7 @@ def test_non_transductive_queries_do_not_see_each_other():
 
 
 def test_interval_by_hand():
+    assert mean_and_ci95([0.5]) == (0.5, None)
     mean, ci95 = mean_and_ci95([0.2, 0.4, 0.9])
     # deviations -0.3, -0.1, 0.4: variance 0.26 / 2
     assert mean == pytest.approx(0.5)

@@ -129,6 +129,70 @@ def test_another_configuration_is_refused_and_listed(finished, capsys):
     assert (folder / "flags.cfg").read_bytes() == before
 
 
+@pytest.mark.parametrize("flag", ["--classes=4", "--val_classes=3"])
+def test_the_data_sets_own_flags_are_compared_too(finished, capsys, flag):
+    flags = ["--val_classes=4", flag]
+    assert main(finished[0], *flags) == 1
+    error = capsys.readouterr().err
+    assert "another configuration" in error and f"{flag} asked for" in error
+
+
+def test_train_shots_that_mean_shots_do_not_change_on_resume(
+        tmp_path, capsys):
+    short = ["--train_shots=0", "--meta_iters=2", "--eval_samples=2"]
+    assert main(tmp_path / "run", *short, "--shots=4") == 0
+    assert main(tmp_path / "run", *short, "--shots=1") == 1
+    assert "--train_shots=4 there" in capsys.readouterr().err
+
+
+def test_a_space_in_a_path_does_not_hinder_resuming(tmp_path, capsys):
+    flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1",
+             f"--data_dir={tmp_path / 'my seed=7'}"]
+    assert main(tmp_path / "run", *flags) == 0
+    assert main(tmp_path / "run", *flags) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_metrics_come_back_from_the_checkpoint(tmp_path):
+    flags = ["--shots=1", "--eval_samples=2", "--transductive"]
+    assert main(tmp_path / "run", *flags) == 0
+    metrics = tmp_path / "run" / "metrics.csv"
+    before = metrics.read_bytes()
+    for spoil in (metrics.unlink, lambda: metrics.write_text("x"),
+                  lambda: metrics.write_bytes(before + b"12,test,more,1\n")):
+        spoil()
+        (tmp_path / "run" / "result.json").write_text("")  # Not whole either.
+        assert main(tmp_path / "run", *flags) == 0
+        assert metrics.read_bytes() == before
+
+
+def test_evaluation_intervals_do_not_change_training(tmp_path):
+    phi = []
+    for interval in (0, 3, 5):
+        run = tmp_path / str(interval)
+        assert main(run, f"--eval_interval={interval}", "--shots=1",
+                    "--eval_samples=2", "--transductive", "--noexport") == 0
+        arrays, _ = Checkpoints(run / "checkpoints").load(print)
+        phi.append(arrays)
+    for other in phi[1:]:
+        for name, value in phi[0].items():
+            np.testing.assert_array_equal(value, other[name])
+
+
+def test_one_task_has_no_interval(tmp_path):
+    assert main(tmp_path / "run", "--meta_iters=0", "--shots=1",
+                "--eval_samples=1", "--noexport") == 0
+    text = (tmp_path / "run" / "result.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["results"][0]["ci95"] is None
+
+
+def test_a_run_directory_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(tmp_path / "file" / "run") == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
 def test_other_data_is_refused(finished, capsys):
     assert main(finished[0], "--val_classes=4", "--data=synthetic",
                 "--shots=1") == 1

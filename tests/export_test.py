@@ -169,6 +169,18 @@ def test_the_state_is_the_mean_of_the_slots(trained):
     assert int(module.t) == 70
 
 
+@pytest.mark.parametrize("empty", ["support", "query"])
+def test_no_images_are_refused_by_name(trained, empty):
+    module = export.Initialization(network(), trained, CONFIG)
+    sizes = {"support": 3, "query": 2, empty: 0}
+    x, q = (np.zeros((sizes[n], *SIZE), np.float32)
+            for n in ("support", "query"))
+    with pytest.raises(tf.errors.InvalidArgumentError,
+                       match=f"{empty}_images is empty"):
+        module.adapt_and_predict(x, np.zeros(len(x), np.int64), q,
+                                 tf.constant(True))
+
+
 def test_any_integer_type(used):
     _, got = used
     for name in export.INTEGER_TYPES:

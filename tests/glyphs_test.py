@@ -1,8 +1,12 @@
 """The built-in characters."""
 
-import numpy as np
+import json
 
-from reptile_tf.datasets import glyphs
+import numpy as np
+import pytest
+
+from reptile_tf import experiment
+from reptile_tf.datasets import glyphs, omniglot
 
 
 def test_shapes_polarity_and_seed():
@@ -28,6 +32,26 @@ def test_drawings_of_a_class_are_alike_and_not_the_same():
     within = overlap(flat[:, 0], flat[:, 1]).mean()
     between = overlap(flat[:, 0], np.roll(flat[:, 1], 1, 0)).mean()
     assert within > 1.5 * between
+
+
+@pytest.mark.slow
+def test_meta_training_and_more_shots_help(tmp_path):
+    assert experiment.main(omniglot, [
+        "run_omniglot.py", "--data=synthetic", "--meta_iters=400",
+        "--eval_interval=0", "--eval_interval_samples=100",
+        "--eval_samples=100", "--noexport", f"--run_dir={tmp_path}"]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = {kind: {(r["shots"], r["transductive"]): r for r in result[kind]
+                   if r["split"] == "test"}
+            for kind in ("results", "untrained")}
+    for cell, row in rows["results"].items():
+        old = rows["untrained"][cell]
+        assert row["accuracy"] - row["ci95"] > old["accuracy"] + old["ci95"]
+    for kind in rows.values():
+        for mode in (True, False):
+            one, five = kind[1, mode], kind[5, mode]
+            assert five["accuracy"] - five["ci95"] > (
+                one["accuracy"] + one["ci95"])
 
 
 def test_a_page_shows_one_class_a_row():

@@ -254,6 +254,52 @@ def test_refusals(make, message):
         models.inner_clone(model)
 
 
+def test_images_of_any_size_are_cloned():
+    model = keras.Sequential([
+        keras.Input([None, None, 3]), keras.layers.Conv2D(4, 5),
+        keras.layers.GlobalAveragePooling2D()])
+    assert models.inner_clone(model, True).count_params() == 304
+
+
+def test_regularizers_are_refused():
+    model = keras.Sequential([
+        keras.Input([3]), keras.layers.Dense(2, kernel_regularizer="l2")])
+    with pytest.raises(InputError, match="kernel.*regularizer"):
+        models.inner_clone(model)
+
+
+def plain_omniglot(weights, images):
+    """NumPy and loops: convolution of stride 2, normalization, then ReLU."""
+    x, weights = images.astype(np.float64), list(weights)
+    for _ in range(4):
+        kernel, bias, gamma, beta = (weights.pop(0) for _ in range(4))
+        size = x.shape[1]
+        out = -(-size // 2)
+        pad = max((out - 1) * 2 + 3 - size, 0)
+        padded = np.pad(x, [(0, 0), *[(pad // 2, pad - pad // 2)] * 2, (0, 0)])
+        y = np.zeros((len(x), out, out, kernel.shape[3])) + bias
+        for i in range(out):
+            for j in range(out):
+                y[:, i, j] += np.tensordot(
+                    padded[:, 2 * i:2 * i + 3, 2 * j:2 * j + 3], kernel, 3)
+        y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-3)
+        x = np.maximum(y * gamma + beta, 0)
+    kernel, bias = weights
+    return x.reshape(len(x), -1) @ kernel + bias
+
+
+def test_omniglot_equals_a_plain_computation(rng):
+    model, weights = models.omniglot(3, 2), []
+    for w in model.trainable_variables:
+        w.assign(w + 0.1 * rng.normal(size=w.shape))
+        weights.append(w.numpy())
+    images = rng.random((6, 28, 28, 1)).astype("float32")
+    want = plain_omniglot(weights, images)
+    for patches in (False, True):
+        got = models.inner_clone(model, patches)(images, training=True)
+        np.testing.assert_allclose(got, want, atol=2e-3)
+
+
 def test_dropout_of_rate_zero_is_no_state():
     models.inner_clone(small(keras.layers.Dropout(0.0)))
 

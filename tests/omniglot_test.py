@@ -222,6 +222,14 @@ def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
+def test_the_network_sees_paper_1_and_ink_0():
+    source = omniglot.load(Config(data="synthetic"))
+    index = np.array([[3, 70_000]])
+    seen = source.lookup(index).numpy()
+    assert seen.dtype == np.float32 and set(np.unique(seen)) == {0.0, 1.0}
+    np.testing.assert_array_equal(seen, source.data.images[index] == 255)
+
+
 def test_validation_classes_out_of_range():
     with pytest.raises(InputError, match="val_classes=1200.*1199"):
         omniglot.split(tiny_drawings(), 0, 1200, "x")

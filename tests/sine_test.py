@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from reptile_tf import experiment, flags, models
-from reptile_tf.datasets import sine
+from reptile_tf.datasets import omniglot, sine
 from reptile_tf.errors import InputError
 from reptile_tf.evaluation import mean_squared_error
 from reptile_tf.experiments import figure1
@@ -52,6 +52,26 @@ def test_training_tasks_are_waves_on_the_grid():
         assert 0.1 <= np.hypot(*weights) <= 5
 
 
+def test_a_separate_tail_is_of_random_points():
+    source = sine.load(parse("--train_shots=12", "--tail_shots=4",
+                             "--inner_batch=4", "--inner_iters=3"))
+    batches = source.sampler(np.random.default_rng(1))(6)
+    tails = [tuple(sorted(x.ravel())) for x in batches.last_inputs]
+    assert len(set(tails)) == 6
+    for x, tail in zip(batches.inputs, tails, strict=True):
+        assert not set(x.ravel()) & set(tail) and len(set(tail)) == 4
+
+
+def test_defaults_are_the_demonstrations():
+    c = parse()
+    assert (c.inner_optimizer, c.learning_rate, c.inner_loss) == (
+        "sgd", 0.02, "mean")
+    assert (c.train_shots, c.inner_batch, c.inner_iters) == (50, 10, 5)
+    assert (c.meta_batch, c.meta_iters, c.meta_step_final) == (1, 30_000, 0)
+    assert (c.shots, c.eval_batch, c.eval_iters) == ((10,), (10,), 32)
+    assert (c.activation, c.eval_samples) == ("tanh", 1000)
+
+
 def test_the_parameters_fill_their_ranges():
     source = sine.load(parse())
     rng = np.random.default_rng(2)
@@ -80,6 +100,10 @@ def test_evaluation_sees_p_random_points_and_is_scored_on_the_grid():
     assert drawn.inputs.shape == (5, 32, 3, 1)
     assert drawn.support_inputs.min() >= -2 and drawn.support_inputs.max() <= 3
     assert len(np.unique(drawn.support_inputs)) == 20
+    many = source.evaluation_tasks("test", 4, 3, 500,
+                                   np.random.default_rng(4)).support_inputs
+    counts, _ = np.histogram(many, 5, (-2, 3))
+    assert counts.sum() == 2000 and counts.min() > 330
     for i in range(5):
         np.testing.assert_allclose(drawn.query_inputs[i, :, 0],
                                    np.linspace(-2, 3, 50), rtol=1e-5)
@@ -162,18 +186,26 @@ def test_compare_trains_all_and_draws_one_figure(tmp_path, capsys):
     with Image.open(home / "figure1.png") as image:
         assert image.size[0] > 1500
     svg = (home / "figure1.svg").read_text()
-    for word in ("random initialization", "reptile", "maml", "12 test tasks",
+    for word in ("random initialization", "reptile", "maml", "maml, 12 tasks",
+                 "random initialization, 8 tasks",
                  "10 points seen", "tanh network", "after 5 steps"):
         assert f"<!-- {word}" in svg or word in svg, word
-    assert "12 tasks" in output and "random initialization" in output
+    assert "random initialization         8" in output
+    assert "(95 % interval over 8 and 12 tasks)" in output
+    assert "--nocompare" in (home / "maml" / "flags.cfg").read_text()
     # The same command again trains nothing.
     before = (home / "maml" / "result.json").read_bytes()
     assert main(f"--run_dir={home}", "--compare", *SMALL) == 0
     assert "already finished" in capsys.readouterr().out
     assert (home / "maml" / "result.json").read_bytes() == before
-    # A run directory of another data set.
-    assert main(f"--run_dir={home / 'maml'}", "--activation=relu",
-                *SMALL) == 1
+    # A run directory of other tasks, or of another data set.
+    for flag, was in (("--amplitude=0.10001,5.0", "--amplitude=0.1,5.0"),
+                      ("--activation=relu", "--activation=tanh")):
+        assert main(f"--run_dir={home / 'reptile'}", flag, *SMALL) == 1
+        error = capsys.readouterr().err
+        assert f"another configuration: {was} there, {flag} asked" in error
+    omniglot_flags = ["--data=synthetic", f"--run_dir={home / 'reptile'}"]
+    assert experiment.main(omniglot, ["run_omniglot.py", *omniglot_flags]) == 1
     assert "another configuration" in capsys.readouterr().err
 
 

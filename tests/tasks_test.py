@@ -68,6 +68,17 @@ def test_training_batches(rng, tail, replacement):
         assert {int(i) for i, _ in pairs} <= set(np.concatenate(CLASSES))
 
 
+def test_a_separate_tail_takes_random_examples():
+    config = TaskConfig(ways=2, train_shots=5, inner_batch=4, inner_iters=2,
+                        tail_shots=2)
+    rng = np.random.default_rng(3)
+    tails = [tuple(np.sort(tasks.with_tail(config, rng).last))
+             for _ in range(200)]
+    # 10 pairs of each class's 5 examples, so 100 tails.
+    assert len(set(tails)) > 70
+    assert all(sum(p < 5 for p in tail) == 2 for tail in tails)
+
+
 def test_separate_tail_is_apart_and_whole(rng):
     config = TaskConfig(ways=3, train_shots=5, inner_batch=100, inner_iters=2,
                         tail_shots=2)

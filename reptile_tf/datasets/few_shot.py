@@ -217,7 +217,7 @@ def table(result: dict[str, Any]) -> list[str]:
             continue
         old = before["test", row["shots"], row["transductive"]]
         cells = "".join(
-            f"{100 * r['accuracy']:>10.1f} ±{100 * r['ci95']:>4.1f}"
+            f"{100 * r['accuracy']:>10.1f} ±{100 * (r['ci95'] or 0):>4.1f}"
             for r in (old, row))
         name = f"{row['shots']}-shot {mode_name(row['transductive'])}"
         lines.append(f"  {name:26}{cells}")

@@ -12,6 +12,7 @@ import queue
 import threading
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,13 @@ def _from_archives(folder: Path) -> Iterator[Drawing]:
         try:
             with zipfile.ZipFile(folder / name) as archive:
                 for member in archive.namelist():
-                    if member.endswith(".png") and "__MACOSX" not in member:
-                        alphabet, character = member.split("/")[-3:-1]
-                        yield (alphabet, character, f"{folder / name}: "
-                               f"{member}", archive.read(member))
-        except (zipfile.BadZipFile, EOFError, OSError) as e:
+                    parts = member.split("/")
+                    if (member.endswith(".png") and "__MACOSX" not in member
+                            and len(parts) > 2):
+                        yield (*parts[-3:-1], f"{folder / name}: {member}",
+                               archive.read(member))
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError,
+                RuntimeError) as e:
             raise InputError(
                 f"{folder / name} is not a whole zip archive ({e}): fetch it "
                 f"again from {ADDRESS}{name}") from e

@@ -99,7 +99,8 @@ class Sines(TaskSource):
         return self.source
 
     def fingerprint(self) -> int:
-        return zlib.crc32(self.source.encode())
+        c = self.config
+        return zlib.crc32(repr((c.amplitude, c.phase, c.x_range)).encode())
 
     def network(self) -> keras.Model:
         return models.sine(self.config.seed, self.config.activation)
@@ -171,12 +172,14 @@ def load(config: SineConfig) -> Sines:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Mean squared error by steps, of the untrained and trained networks."""
+    number = {kind: result[kind][0]["tasks"]
+              for kind in ("untrained", "results")}
     lines = ["mean squared error on test tasks (95 % interval over "
-             f"{result['results'][0]['tasks']:,} tasks)",
+             f"{number['untrained']:,} and {number['results']:,} tasks)",
              f"  {'points':>6} {'steps':>6}{'untrained':>20}"
              f"{'meta-trained':>20}"]
     for old, new in zip(result["untrained"], result["results"], strict=True):
-        cells = "".join(f"{r['mse']:>11.3f} ±{r['ci95']:>7.3f}"
+        cells = "".join(f"{r['mse']:>11.3f} ±{r['ci95'] or 0:>7.3f}"
                         for r in (old, new))
         lines.append(f"  {new['points']:>6} {new['steps']:>6}{cells}")
     lines.append("  mean |f| of the initialization: "

@@ -50,8 +50,8 @@ def run(dataset, config: sine.SineConfig,
     configs = [config]
     if config.compare:
         home = Path(config.run_dir or f"runs/sine-compare-seed{config.seed}")
-        configs = [again(f"--algorithm={name}", "--run_dir="
-                         f"{home / name}") for name in REGISTRY]
+        configs = [again(f"--algorithm={name}", "--nocompare",
+                         f"--run_dir={home / name}") for name in REGISTRY]
     results = [experiment.run(dataset, c) for c in configs]
     opened = [reopen(dataset, c) for c in configs]
     log = logging.getLogger("reptile_tf")
@@ -114,12 +114,11 @@ def column_of(opened: Experiment, result: dict[str, Any],
 def comparison(columns: list[Column]) -> list[str]:
     """Lines of text: mean squared error by steps and algorithm."""
     rows = columns[0].rows
-    lines = [f"mean squared error, {rows[0]['points']} points seen, "
-             f"{columns[1].rows[0]['tasks']:,} tasks",
-             f"  {'steps':24}" + "".join(
+    lines = [f"mean squared error, {rows[0]['points']} points seen",
+             f"  {'steps':24}{'tasks':>7}" + "".join(
                  f"{row['steps']:>9}" for row in rows)]
     return lines + [
-        f"  {column.name:24}" + "".join(
+        f"  {column.name:24}{column.rows[0]['tasks']:>7,}" + "".join(
             f"{row['mse']:>9.4f}" for row in column.rows)
         for column in columns]
 
@@ -157,9 +156,10 @@ def draw(columns: list[Column], shown: EvaluationTasks,
     for j, column in enumerate(columns):
         steps = [row["steps"] for row in column.rows]
         mse = np.array([row["mse"] for row in column.rows])
-        ci95 = np.array([row["ci95"] for row in column.rows])
+        ci95 = np.array([row["ci95"] or 0 for row in column.rows])
         axes.plot(steps, mse, color=plotting.COLOURS[j], marker="o", ms=4,
-                  linestyle=plotting.LINE_STYLES[j], label=column.name)
+                  linestyle=plotting.LINE_STYLES[j],
+                  label=f"{column.name}, {column.rows[0]['tasks']:,} tasks")
         axes.fill_between(steps, mse - ci95, mse + ci95, alpha=0.2,
                           color=plotting.COLOURS[j], lw=0)
     axes.set_xscale("symlog", base=2, linthresh=1)
@@ -168,10 +168,8 @@ def draw(columns: list[Column], shown: EvaluationTasks,
              ylabel="mean squared error on 50 points")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    first = columns[1].rows[0]
-    axes.set_title(
-        f"{first['points']} points seen, mean of {first['tasks']:,} test "
-        "tasks, band: 95 % interval", fontsize=9)
+    axes.set_title(f"{columns[0].rows[0]['points']} points seen, mean of the "
+                   "test tasks, band: 95 % interval", fontsize=9)
     figure.suptitle(
         f"Sine waves: {config.activation} network, "
         f"{config.meta_iters:,} meta-iterations, seed {config.seed}")

@@ -19,6 +19,7 @@ import numpy as np
 from reptile_tf.errors import InputError
 
 SPLITS = ("train", "val", "test")
+TFDS_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 SUFFIXES = (".jpeg", ".jpg", ".png")
 TAR_NAME = "ILSVRC2012_img_train.tar"
 FORMS = (
@@ -386,16 +387,14 @@ def _of_tfds(home: Path) -> Listing:
 
     try:
         builder = tfds.builder_from_directory(str(home))
-        names = builder.info.features["label"].names
         found = {}
-        for split, stored in zip(SPLITS, ("train", "validation", "test"),
-                                 strict=True):
+        for split, stored in TFDS_SPLITS.items():
             classes: dict[str, list[Image]] = {}
             for row in tfds.as_numpy(builder.as_dataset(
                     split=stored, decoders={
                         "image": tfds.decode.SkipDecoding()})):
                 name = row["file_name"].decode()
-                classes.setdefault(names[row["label"]], []).append(
+                classes.setdefault(row["label"].decode(), []).append(
                     Image(f"{home}: {name}", _bytes(row["image"])))
             found[split] = {
                 label: sorted(classes[label], key=lambda i: i.place)
