@@ -297,6 +297,7 @@ def newest(run):
     return (Checkpoints(run / "checkpoints").iterations() or [0])[-1]
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_undisturbed_ones(tmp_path):
     """SIGKILL, SIGTERM, Ctrl-C in training and in the last evaluation."""
     whole, run = tmp_path / "whole", tmp_path / "run"

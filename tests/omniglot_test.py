@@ -98,6 +98,7 @@ def test_pixels_equal_pillows_on_real_drawings(real_data):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_all_three_forms_give_the_same_pixels(real_data, tmp_path):
     for name in omniglot.ARCHIVES:
         with zipfile.ZipFile(real_data / name) as archive:
