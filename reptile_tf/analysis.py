@@ -11,8 +11,6 @@ train, `meta_updates.REGISTRY`.
 """
 
 import itertools  # noqa: I001  (TensorFlow must be imported quietly, first)
-import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,8 +239,6 @@ def draw(measurements: list[Measurement]) -> Figure:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag")
-    logging.basicConfig(level=logging.INFO, format="%(message)s",
-                        stream=sys.stdout, force=True)
     out = Path(flags.FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
     model, family = network(), Family.draw()

@@ -156,12 +156,10 @@ class MetaTrainer:
         return [p.value.value() for p in self.phi]
 
     def _mean_displacement(self, phi, v, t, batches):
-        looked_up = batches._replace(
-            inputs=self.lookup(batches.inputs),
-            last_inputs=self.lookup(batches.last_inputs))
         return engines.mean_displacement(
             self.update.rule, self._training_loop, phi, InnerState(v, t),
-            looked_up, self.meta.task_order, self.engine)
+            batches.map_inputs(self.lookup), self.meta.task_order,
+            self.engine)
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
@@ -194,14 +192,11 @@ class MetaTrainer:
             lambda i, finite: (i < count) & finite, body,
             (tf.constant(0), tf.constant(True)), parallel_iterations=1)[1]
 
-    def train_step(self, batches: Batches) -> int:
+    def train_step(self, batches: Batches) -> None:
         """One or more meta-iterations, on meta_batch tasks each.
 
         Args:
           batches: of c * meta_batch tasks, c from 1 to iterations_per_call.
-
-        Returns:
-          c.
 
         Raises:
           InputError: another number of tasks.
@@ -226,7 +221,6 @@ class MetaTrainer:
                 f"{self.iteration}: lower learning_rate "
                 f"({self.inner.learning_rate}) or meta_step "
                 f"({self.meta.meta_step})")
-        return count
 
     def train(self, sampler: Sampler, pause: int = 0) -> Iterator[int]:
         """Run to meta_iters; yields the iterations done, after each call.

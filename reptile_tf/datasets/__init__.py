@@ -11,6 +11,7 @@ A module has
 
 import abc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,6 +21,19 @@ import tensorflow as tf
 from reptile_tf.evaluation import Measure, Score, accuracy
 from reptile_tf.inner_loop import Loss, cross_entropy
 from reptile_tf.tasks import EvaluationTasks, Sampler
+
+
+def tfds_version(folder: Path, name: str) -> Path | None:
+    """The folder of a prepared tensorflow-datasets `name` in `folder`.
+
+    The newest version if there are several; None if there is none.
+    """
+    for base in (folder, folder / name):
+        versions = [p.parent for p in base.glob("*/dataset_info.json")]
+        versions += [base] if (base / "dataset_info.json").exists() else []
+        if versions:
+            return max(versions)
+    return None
 
 
 class TaskSource(abc.ABC):

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reptile_tf import models, tasks
 from reptile_tf.config import flag
-from reptile_tf.datasets import few_shot, glyphs
+from reptile_tf.datasets import few_shot, glyphs, tfds_version
 from reptile_tf.datasets.few_shot import ImageData
 from reptile_tf.errors import InputError
 
@@ -135,23 +135,13 @@ def _from_tfds(folder: Path) -> Iterator[Drawing]:
             "again, or use another --data_dir") from e
 
 
-def _tfds_folder(folder: Path) -> Path | None:
-    """The prepared version inside `folder`, the newest if several."""
-    for base in (folder, folder / NAME):
-        versions = [p.parent for p in base.glob("*/dataset_info.json")]
-        versions += [base] if (base / "dataset_info.json").exists() else []
-        if versions:
-            return max(versions)
-    return None
-
-
 def _recognize(folder: Path) -> tuple[Iterable[Drawing], str]:
     if not folder.is_dir():
         raise InputError(f"--data_dir={folder} is not a folder: {REMEDIES}")
     present = [n for n in ARCHIVES if (folder / n).exists()]
     if len(present) == 2:
         return _from_archives(folder), f"archives in {folder}"
-    prepared = _tfds_folder(folder)
+    prepared = tfds_version(folder, NAME)
     if prepared:
         return _from_tfds(prepared), f"tensorflow-datasets in {prepared}"
     if present:
@@ -204,7 +194,7 @@ def _automatic(
     """tensorflow-datasets' own folder, else its download."""
     folder = Path(os.path.expanduser(os.environ.get(
         "TFDS_DATA_DIR", "~/tensorflow_datasets")))
-    if not (folder.is_dir() and _tfds_folder(folder)):
+    if not (folder.is_dir() and tfds_version(folder, NAME)):
         try:
             (probe or _reachable)(ADDRESS + ARCHIVES[0])
             (download or _download)(folder)

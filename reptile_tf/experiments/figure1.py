@@ -16,7 +16,6 @@ from reptile_tf.evaluation import Evaluator
 from reptile_tf.experiment import Experiment
 from reptile_tf.experiments import plotting
 from reptile_tf.meta_updates import REGISTRY
-from reptile_tf.run_directory import RunDirectory
 from reptile_tf.tasks import EvaluationTasks
 
 SHOWN_TASKS = 2
@@ -77,8 +76,7 @@ def reopen(dataset, config: sine.SineConfig) -> Experiment:
     quiet.propagate = False
     quiet.setLevel(logging.CRITICAL)
     opened = Experiment(
-        dataset, config, RunDirectory(
-            experiment.run_directory_of(dataset, config).path), quiet)
+        dataset, config, experiment.run_directory_of(dataset, config), quiet)
     opened.restore()
     return opened
 

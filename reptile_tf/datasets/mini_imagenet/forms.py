@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reptile_tf.datasets import tfds_version
 from reptile_tf.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -367,16 +368,9 @@ def _piece(path: Path, offset: int, size: int) -> Callable[[], bytes]:
 
 
 def _tfds(folder: Path) -> Form | None:
-    for base in (folder, folder / "mini_imagenet"):
-        versions = [p.parent for p in base.glob("*/dataset_info.json")]
-        if (base / "dataset_info.json").exists():
-            versions = [base]
-        if versions:
-            return _tfds_version(max(versions))
-    return None
-
-
-def _tfds_version(home: Path) -> Form:
+    home = tfds_version(folder, "mini_imagenet")
+    if home is None:
+        return None
     return Form("tensorflow-datasets",
                 _stats(p for p in home.iterdir() if p.is_file()),
                 lambda: _of_tfds(home))

@@ -41,6 +41,10 @@ INDEX = "index.json"
 LAYOUT = 1  # Raise it when prepared files change.
 
 
+class WrongSize(ValueError):
+    """An image of another size, and no filter to resize it with."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """What images are made into.
@@ -61,7 +65,8 @@ class Pixels:
         Images that are at the size are left alone.
 
         Raises:
-          ValueError: it does not decode, or needs a filter that is not given.
+          WrongSize: it needs a filter that is not given.
+          Exception: it does not decode, whatever the decoder raises.
         """
         content = image.read()
         if isinstance(content, np.ndarray):
@@ -73,7 +78,7 @@ class Pixels:
             picture = picture.convert(MODES[self.channels])
             if picture.size != (self.size, self.size):
                 if not self.resize_filter:
-                    raise ValueError(
+                    raise WrongSize(
                         f"is {picture.size[0]}x{picture.size[1]}")
                 picture = picture.resize((self.size, self.size),
                                          FILTERS[self.resize_filter])
@@ -165,7 +170,7 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
     checksum = 0
     flat = {split: [image for images in classes.values() for image in images]
             for split, classes in listing.items()}
-    bad: list[str] = []
+    bad: list[tuple[Image, Exception]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
             total=sum(map(len, flat.values())), unit="image", leave=False,
             desc="preparing", file=sys.stdout,
@@ -177,7 +182,7 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
             for i, error in enumerate(_decoded(pool, images, pixels, array)):
                 bar.update()
                 if error:
-                    bad.append(f"{images[i].place} {error}")
+                    bad.append((images[i], error))
             array.flush()
             checksum = zlib.crc32(array, checksum)
     if bad:
@@ -186,17 +191,14 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
 
 
 def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,
-             array: np.ndarray) -> Iterator[str]:
-    """Decode into the array; yields "" or what is wrong with each image."""
-    def one(i: int) -> str:
+             array: np.ndarray) -> Iterator[Exception | None]:
+    """Decode into the array; yields what is wrong with each image, or None."""
+    def one(i: int) -> Exception | None:
         try:
             array[i] = pixels.of(images[i])
-        except FileNotFoundError:
-            return "is missing"
         except Exception as e:  # Pillow raises whatever its decoders do.
-            return str(e) if str(e).startswith("is ") else (
-                f"does not decode ({type(e).__name__}: {e})")
-        return ""
+            return e
+        return None
 
     return pool.map(one, range(len(images)))
 
@@ -213,13 +215,22 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.load(path, mmap_mode="r+")
 
 
-def _complaint(bad: list[str]) -> str:
-    sizes = [b for b in bad if " is " in b and b[-1].isdigit()]
+def _complaint(bad: list[tuple[Image, Exception]]) -> str:
+    sizes = [isinstance(error, WrongSize) for _, error in bad]
     remedies = []
-    if sizes:
+    if any(sizes):
         remedies.append("images of other sizes need --resize_filter="
                         f"{{{','.join(FILTERS)}}}")
-    if len(sizes) < len(bad):
+    if not all(sizes):
         remedies.append("replace or remove the files that cannot be read")
-    return "\n  ".join([f"{len(bad)} images cannot be used; "
-                        f"{'; '.join(remedies)}:", *bad])
+    return "\n  ".join([
+        f"{len(bad)} images cannot be used; {'; '.join(remedies)}:",
+        *(f"{image.place} {_what(error)}" for image, error in bad)])
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, WrongSize):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    return f"does not decode ({type(error).__name__}: {error})"
