@@ -66,6 +66,9 @@ class Config:
     outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
         ("sgd", "adam"))
+    outer_clip: float = flag(
+        0.0, "bound on each element of what the outer optimizer is given; 0 "
+        "means none", True)
     tail_shots: int = flag(
         0, "examples per class set apart as the last mini-batch (separate "
         "tail); 0 means a shared tail", True)
@@ -78,6 +81,9 @@ class Config:
         1000, "meta-iterations between periodic evaluations; 0 means none")
     eval_interval_samples: int = flag(
         100, "tasks of a periodic evaluation, and of the untrained network's")
+    eval_splits: str = flag(
+        "all", "splits of the final evaluation: all, or the test split "
+        "alone", False, ("all", "test"))
     weight_decay: float = flag(
         1.0, "factor on all weights before each inner step; 1 means none",
         True)
@@ -110,7 +116,7 @@ class Config:
         return MetaConfig(
             self.algorithm, self.meta_step, self.meta_step_final,
             self.meta_batch, self.meta_iters, self.outer_optimizer,
-            self.task_order)
+            self.outer_clip, self.task_order)
 
     @property
     def task(self) -> TaskConfig:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from reptile_tf import export, flags, tasks
+from reptile_tf import export, flags, memory, tasks
 from reptile_tf.config import Config
 from reptile_tf.environment import commit, environment
 from reptile_tf.errors import InputError
@@ -21,6 +21,7 @@ from reptile_tf.evaluation import Evaluator
 from reptile_tf.inner_loop import InnerState, Weights
 from reptile_tf.interrupts import Interrupts, Stopped
 from reptile_tf.meta_training import MetaTrainer, NonFiniteError
+from reptile_tf.meta_updates import REGISTRY
 from reptile_tf.run_directory import RunDirectory, log_to, logger
 
 CHECKPOINT_SECONDS = 30
@@ -46,6 +47,7 @@ class Experiment:
         self.source = dataset.load(config)
         log.info("data: %s", self.source.describe())
         self.model = self.source.network()
+        self._check_memory()
         self.trainer = self.trainer_of(self.model)
         self.evaluator = Evaluator(
             self.trainer.inner_loop, self.trainer.engine, self.source.lookup,
@@ -62,6 +64,18 @@ class Experiment:
         return MetaTrainer(
             model, c.inner, c.meta, source.loss, source.lookup,
             iterations_per_call=source.iterations_per_call)
+
+    def _check_memory(self) -> None:
+        c, update = self.config, REGISTRY[self.config.algorithm]
+        # Outputs and their gradients; a tape keeps those of all inner steps.
+        examples = c.inner_batch * (c.inner_iters if update.second_order
+                                    else 1)
+        tasks = c.meta_batch if c.task_order == "parallel" else 1
+        memory.require(
+            2 * memory.activations(self.model) * examples * tasks,
+            f"training on {tasks} tasks of mini-batches of {c.inner_batch} "
+            "at once", "lower --inner_batch or --meta_batch, or use "
+            "--task_order=sequential")
 
     # -- checkpoints --------------------------------------------------------
 
@@ -201,7 +215,7 @@ class Experiment:
                       "initialization, %s of the untrained network",
                       f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
         untrained = self.trainer_of(self.source.network())
-        splits = self.source.splits
+        splits = self.source.splits if c.eval_splits == "all" else ("test",)
         sources = (("results", trainer, c.eval_samples),
                    ("untrained", untrained, c.eval_interval_samples))
         rows = {"results": [], "untrained": []}

@@ -41,6 +41,8 @@ class MetaConfig:
       meta_iters: meta-iterations.
       outer_optimizer: "sgd": phi <- phi - epsilon mean D; "adam" is given
         D / learning_rate as the gradient, with rate epsilon.
+      outer_clip: each element of what the outer optimizer is given is cut
+        to [-outer_clip, outer_clip]; 0 does not.
       task_order: "parallel": each slot of the meta-batch keeps its own inner
         Adam v; "sequential": v passes through the tasks, as in the authors'
         code.
@@ -52,6 +54,7 @@ class MetaConfig:
     meta_batch: int = 5
     meta_iters: int = 100_000
     outer_optimizer: str = "sgd"
+    outer_clip: float = 0.0
     task_order: str = "parallel"
 
     def __post_init__(self) -> None:
@@ -65,7 +68,7 @@ class MetaConfig:
             raise InputError(f"meta_batch={self.meta_batch} must be 1 or more")
         if self.meta_iters < 0:
             raise InputError(f"meta_iters={self.meta_iters} must be 0 or more")
-        for name in ("meta_step", "meta_step_final"):
+        for name in ("meta_step", "meta_step_final", "outer_clip"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name}={value} must be 0 or more")
@@ -131,9 +134,11 @@ class MetaTrainer:
         # (1 - i/n) * meta_step + i/n * meta_step_final
         rate = keras.optimizers.schedules.PolynomialDecay(
             m.meta_step, max(m.meta_iters, 1), m.meta_step_final, power=1)
+        clip = m.outer_clip or None
         if m.outer_optimizer == "sgd":
-            return keras.optimizers.SGD(rate)
-        return keras.optimizers.Adam(rate, epsilon=ADAM_EPSILON)
+            return keras.optimizers.SGD(rate, clipvalue=clip)
+        return keras.optimizers.Adam(rate, epsilon=ADAM_EPSILON,
+                                     clipvalue=clip)
 
     @property
     def iteration(self) -> int:

@@ -95,6 +95,8 @@ class RunDirectory:
             then[name.removeprefix("no") if "=" not in line
                  and name.startswith("no") else name] = line
         now = config.lines()
+        # A flag that is newer than the run had its default.
+        then = {**type(config)().lines(), **then}
         differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
                   "asked for" for name in config.training_flags()
                   if then.get(name) != now.get(name)]

@@ -253,7 +253,8 @@ class Prefetched:
         return self._sampler(num_tasks), self._own.bit_generator.state
 
 
-def evaluation_tasks(    classes: Sequence[np.ndarray],
+def evaluation_tasks(
+    classes: Sequence[np.ndarray],
     ways: int,
     shots: int,
     batch: int,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from reptile_tf import experiment
+from reptile_tf import experiment, memory
 from reptile_tf.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +177,40 @@ def test_evaluation_intervals_do_not_change_training(tmp_path):
     for other in phi[1:]:
         for name, value in phi[0].items():
             np.testing.assert_array_equal(value, other[name])
+
+
+def test_the_test_split_alone(tmp_path):
+    assert main(tmp_path / "run", "--meta_iters=2", "--val_classes=3",
+                "--eval_samples=2", "--eval_splits=test", "--noexport") == 0
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    for rows in (result["results"], result["untrained"]):
+        assert {r["split"] for r in rows} == {"test"} and len(rows) == 4
+
+
+def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
+    """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats."""
+    needed = 2 * 4 * (12 + 3 + 3) * 8 * 2  # 2 tasks of 8 examples.
+    flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport",
+             "--inner_batch=8"]
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    assert main(tmp_path / "enough", *flags) == 0
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    assert main(tmp_path / "less", *flags) == 1
+    assert "--meta_batch" in capsys.readouterr().err
+    assert main(tmp_path / "one", *flags, "--task_order=sequential") == 0
+    # A tape keeps the k = 2 steps of one task.
+    assert main(tmp_path / "maml", *flags, "--task_order=sequential",
+                "--algorithm=maml") == 1
+
+
+def test_a_flag_newer_than_the_run_had_its_default(tmp_path):
+    flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport"]
+    assert main(tmp_path / "run", *flags) == 0
+    path = tmp_path / "run" / "flags.cfg"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(x for x in lines if "outer_clip" not in x))
+    assert main(tmp_path / "run", *flags) == 0
+    assert main(tmp_path / "run", *flags, "--outer_clip=1") == 1
 
 
 def test_one_task_has_no_interval(tmp_path):

@@ -81,6 +81,32 @@ def test_outer_adam_is_given_the_gradient():
             np.testing.assert_allclose(b, a, atol=2e-6)
 
 
+def test_outer_clip_bounds_each_element_of_what_the_optimizer_is_given():
+    batches = sampler()(2)
+    d = [x.numpy() for x in trainer_of().displacement(batches)]
+    size = np.sort(np.abs(np.concatenate([x.ravel() for x in d])))
+    bound = float(size[len(size) // 2])
+    assert size[0] < 0.99 * bound and size[-1] > 1.01 * bound
+
+    plain = trainer_of(outer_clip=bound, meta_step=0.5)
+    before = plain.weights
+    plain.train_step(batches)
+    for a, b, move in zip(before, plain.weights, d, strict=True):
+        np.testing.assert_allclose(
+            b, a - 0.5 * np.clip(move, -bound, bound), atol=1e-6)
+
+    # Adam is given D / 0.05; its second moments remember what it saw.
+    adam = trainer_of(outer_optimizer="adam", outer_clip=bound / 0.05,
+                      meta_step=0.5)
+    adam.train_step(batches)
+    seen = [o.value.numpy() for o in adam.optimizer.variables
+            if "velocity" in o.path]
+    for velocity, move in zip(seen, d, strict=True):
+        np.testing.assert_allclose(
+            velocity, 0.001 * (np.clip(move, -bound, bound) / 0.05) ** 2,
+            rtol=1e-3)
+
+
 @pytest.mark.parametrize("order, slots, steps", [
     ("parallel", 2, 3), ("sequential", 1, 6)])
 def test_state_goes_on_from_iteration_to_iteration(order, slots, steps):

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from reptile_tf import experiment, flags, tasks
+from reptile_tf import experiment, flags, memory, tasks
 from reptile_tf.datasets import few_shot, mini_imagenet
-from reptile_tf.datasets.mini_imagenet import forms, prepared
+from reptile_tf.datasets.mini_imagenet import csv_files, prepared
 from reptile_tf.errors import InputError
 
 SIZE = 8
@@ -106,7 +107,7 @@ def ilsvrc_tar(home):
         info.size = len(content)
         archive.addfile(info, io.BytesIO(content))
 
-    with tarfile.open(home / forms.TAR_NAME, "w") as outer:
+    with tarfile.open(home / csv_files.TAR_NAME, "w") as outer:
         add(outer, "n99.tar", b"not a tar, and of no class that is wanted")
         for classes in CLASSES.values():
             for label, count in classes.items():
@@ -228,6 +229,7 @@ def test_resize_filters_are_pillows(tmp_path, name, pillow):
     # One that is at the size is left alone.
     np.testing.assert_array_equal(got[1], picture("n02", 4))
     assert f"resize filter {name}" in source.source
+    assert source.facts(None) == {"resize_filter": name}
 
 
 def test_grey_cmyk_and_palette_images_become_rgb(tmp_path):
@@ -287,6 +289,42 @@ def test_a_class_in_two_splits(tmp_path):
     assert "class n02 is in train and in test" in bad(tmp_path / "data")
 
 
+def test_numbers_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
+    folders(tmp_path / "data")
+    monkeypatch.setattr(prepared, "_decoded", None)  # It would fail.
+    assert "--shots=3 or fewer" in bad(tmp_path / "data", "--shots=4")
+    shutil.copytree(tmp_path / "data/train/n02", tmp_path / "data/test/n02")
+    assert "class n02 is in train and in test" in bad(tmp_path / "data")
+
+
+def test_an_image_moved_to_another_class_is_prepared_again(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    assert [len(c) for c in load(home).data.splits["train"]] == [5, 6, 4]
+    # Of a name that is free there: the names and times stay the same.
+    (home / "train/n02/005.png").rename(home / "train/n03/005.png")
+    assert [len(c) for c in load(home).data.splits["train"]] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("where, free, kept", [
+    ("on", 2 * 35 * 192, True), ("auto", 4 * 35 * 192, True),
+    ("auto", 35 * 192, False), ("off", 0, False)])
+def test_images_stay_on_a_gpu_where_they_fit(tmp_path, monkeypatch, where,
+                                             free, kept):
+    folders(tmp_path / "data")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(memory, "available", lambda: free)
+    source = load(tmp_path / "data", f"--device_images={where}")
+    assert (source._images is not None) == kept
+
+
+def test_images_that_do_not_fit_on_the_device(tmp_path, monkeypatch):
+    folders(tmp_path / "data")
+    monkeypatch.setattr(memory, "available", lambda: 35 * 192 - 1)
+    assert "--device_images=off" in bad(tmp_path / "data",
+                                        "--device_images=on")
+
+
 def test_an_empty_class(tmp_path):
     folders(tmp_path / "data")
     (tmp_path / "data/val/n13").mkdir()
@@ -333,7 +371,7 @@ def test_nothing_that_is_known(tmp_path):
 
 def test_a_cut_tar(tmp_path):
     ilsvrc_tar(tmp_path / "data")
-    path = tmp_path / "data" / forms.TAR_NAME
+    path = tmp_path / "data" / csv_files.TAR_NAME
     path.write_bytes(path.read_bytes()[:9000])
     assert str(path) in bad(tmp_path / "data")
 
@@ -415,6 +453,7 @@ def test_images_on_the_device_and_on_the_host_train_the_same(tmp_path):
         result = json.loads((run / "result.json").read_text())
         metrics = (run / "metrics.csv").read_text()
         assert ",val," in metrics and ",test," not in metrics
+        assert result["resize_filter"] == "none"
         results[where] = result["results"], metrics
     assert results["on"] == results["off"]
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -103,12 +103,14 @@ class ImageData:
       source: where they came from.
       key: stands for the pixels in the fingerprint, where reading them all
         would take long.
+      facts: further keys of result.json.
     """
 
     images: np.ndarray | Parts
     splits: dict[str, list[np.ndarray]]
     source: str
     key: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> int:
         """A checksum of pixels and splits."""
@@ -161,6 +163,9 @@ class FewShotImages(TaskSource):
         if self._images is not None:
             inputs = tf.gather(self._images, inputs)
         return tf.cast(inputs, tf.float32) / 255.0
+
+    def facts(self, network: Callable[[Any], Any]) -> dict[str, Any]:
+        return self.data.facts
 
     def fetch(self, inputs: np.ndarray) -> np.ndarray:
         return inputs if self._images is not None else (

@@ -14,11 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reptile_tf import models
+from reptile_tf import memory, models
 from reptile_tf.config import at_least, flag
 from reptile_tf.datasets import few_shot
 from reptile_tf.datasets.few_shot import FewShotImages, ImageConfig
 from reptile_tf.datasets.mini_imagenet import forms, prepared
+from reptile_tf.datasets.mini_imagenet.listing import SPLITS
 from reptile_tf.errors import InputError
 
 NAME = "miniimagenet"
@@ -26,6 +27,8 @@ DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
 table = few_shot.table
 CLASSES = {"train": 64, "val": 16, "test": 20}
 PER_CLASS = 600
+# Of a GPU's free memory, what images may take; the rest is for training.
+DEVICE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,33 +82,42 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
     """
     folder = Path(config.data_dir)
     form = forms.recognize(folder)
+
+    def check(classes: prepared.Counts) -> None:
+        check_classes(classes, folder, config.allow_partial)
+        config.check_data(_splits(classes))
+
     found = prepared.open_or_prepare(
         form, folder, prepared.Pixels(
             config.image_size, config.channels, config.resize_filter),
-        config.cache, logging.getLogger("reptile_tf"))
-    check_classes(found.classes, folder, config.allow_partial)
-    images = few_shot.Parts([found.images[s] for s in forms.SPLITS])
-    splits, start = {}, 0
-    for split in forms.SPLITS:
-        splits[split] = []
-        for count in found.classes[split].values():
-            splits[split].append(np.arange(start, start + count))
-            start += count
+        config.cache, check, logging.getLogger("reptile_tf"))
+    images = few_shot.Parts([found.images[s] for s in SPLITS])
     resize = config.resize_filter or "none"
     data = few_shot.ImageData(
-        images, splits,
+        images, _splits(found.classes),
         f"{form.name} in {folder}, {len(images):,} images, resize filter "
-        f"{resize}", found.checksum)
+        f"{resize}", found.checksum, {"resize_filter": resize})
     return FewShotImages(data, config, _network_of(config),
                          _on_device(config, images.nbytes))
 
 
-def check_classes(classes: dict[str, dict[str, int]], folder: Path,
+def _splits(classes: prepared.Counts) -> dict[str, list[np.ndarray]]:
+    """For each class of each split the places of its images."""
+    splits, start = {}, 0
+    for split in SPLITS:
+        splits[split] = []
+        for count in classes[split].values():
+            splits[split].append(np.arange(start, start + count))
+            start += count
+    return splits
+
+
+def check_classes(classes: prepared.Counts, folder: Path,
                   allow_partial: bool) -> None:
     """Raise InputError for classes in two splits, empty ones, and, unless
     `allow_partial`, for other numbers than Mini-ImageNet's."""
-    for i, one in enumerate(forms.SPLITS):
-        for other in forms.SPLITS[i + 1:]:
+    for i, one in enumerate(SPLITS):
+        for other in SPLITS[i + 1:]:
             both = sorted(classes[one].keys() & classes[other].keys())
             if both:
                 raise InputError(
@@ -143,9 +155,12 @@ def _network_of(config: MiniImageNetConfig):
 
 
 def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
-    if config.device_images != "auto":
-        return config.device_images == "on"
-    gpus = tf.config.list_logical_devices("GPU")
-    if not gpus:
+    if config.device_images == "on":
+        memory.require(nbytes, "keeping all images on the device",
+                       "use --device_images=off")
+        return True
+    if config.device_images == "off":
+        return False
+    if not tf.config.list_physical_devices("GPU"):
         return False  # Host memory is the device's: the map itself is best.
-    return True
+    return nbytes < DEVICE_SHARE * memory.available()

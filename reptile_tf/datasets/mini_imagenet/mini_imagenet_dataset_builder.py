@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from reptile_tf.datasets.mini_imagenet import forms
+from reptile_tf.datasets.mini_imagenet import forms, tfds_form
+from reptile_tf.datasets.mini_imagenet.listing import Image
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -36,9 +37,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         listing = forms.recognize(Path(dl_manager.manual_dir)).listing()
         return {stored: self._generate_examples(listing[split])
-                for split, stored in forms.TFDS_SPLITS.items()}
+                for split, stored in tfds_form.STORED_SPLITS.items()}
 
-    def _generate_examples(self, classes: dict[str, list[forms.Image]]
+    def _generate_examples(self, classes: dict[str, list[Image]]
                            ) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         for label, images in classes.items():

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image as Pillow
 from tqdm import tqdm
 
-from reptile_tf.datasets.mini_imagenet.forms import (
+from reptile_tf.datasets.mini_imagenet.listing import (
     SPLITS,
     Form,
     Image,
@@ -39,6 +39,8 @@ FILTERS = {
 MODES = {1: "L", 3: "RGB"}
 INDEX = "index.json"
 LAYOUT = 1  # Raise it when prepared files change.
+# split -> class -> number of images
+Counts = dict[str, dict[str, int]]
 
 
 class WrongSize(ValueError):
@@ -92,19 +94,19 @@ class Prepared:
 
     Attributes:
       images: split -> uint8 [n, size, size, channels], memory-mapped.
-      classes: split -> class -> number of images; images are in this order.
+      classes: numbers of images; images are in this order.
       form: of the data it was made from.
       checksum: of all pixels.
     """
 
     images: dict[str, np.ndarray]
-    classes: dict[str, dict[str, int]]
+    classes: Counts
     form: str
     checksum: str
 
 
 def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
-                    log) -> Prepared:
+                    check: Callable[[Counts], None], log) -> Prepared:
     """The data as arrays, from the cache if it is there.
 
     Args:
@@ -112,6 +114,8 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
       source: its folder.
       pixels: what to make.
       cache: the folder of all preparations.
+      check: raises InputError if the numbers of images do not do; called
+        before anything is decoded.
       log: for the reader.
 
     Raises:
@@ -125,8 +129,12 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
     home = cache / key
     if not (home / INDEX).exists():
         log.info("preparing %s of %s in %s, once", form.name, source, home)
-        _prepare(form, pixels, home)
-    return _open(home)
+        listing = form.listing()
+        check(_counts(listing))
+        _prepare(form, listing, pixels, home)
+    found = _open(home)
+    check(found.classes)
+    return found
 
 
 def _open(home: Path) -> Prepared:
@@ -136,8 +144,13 @@ def _open(home: Path) -> Prepared:
         index["classes"], index["form"], index["checksum"])
 
 
-def _prepare(form: Form, pixels: Pixels, home: Path) -> None:
-    listing = form.listing()
+def _counts(listing: Listing) -> Counts:
+    return {split: {label: len(images) for label, images in classes.items()}
+            for split, classes in listing.items()}
+
+
+def _prepare(form: Form, listing: Listing, pixels: Pixels, home: Path
+             ) -> None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{home.name}-",
@@ -149,9 +162,7 @@ def _prepare(form: Form, pixels: Pixels, home: Path) -> None:
         checksum = _write(listing, pixels, beside)
         (beside / INDEX).write_text(json.dumps({
             "form": form.name, "checksum": checksum,
-            "classes": {split: {label: len(images)
-                                for label, images in classes.items()}
-                        for split, classes in listing.items()}}))
+            "classes": _counts(listing)}))
         try:
             beside.rename(home)
         except OSError:

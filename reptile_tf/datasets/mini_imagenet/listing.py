@@ -1,0 +1,78 @@
+"""What a form of the data lists: for each split and class, its images.
+
+Nothing is decoded here. What is listed is sorted, so the same data gives the
+same order on every machine.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reptile_tf.errors import InputError
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image that has not been read yet.
+
+    Attributes:
+      place: for error messages.
+      read: returns its bytes (JPEG, PNG) or pixels uint8 [H, W, C].
+    """
+
+    place: str
+    read: Callable[[], bytes | np.ndarray]
+
+
+# split -> class -> images
+Listing = dict[str, dict[str, list[Image]]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """Data that was recognised.
+
+    Attributes:
+      name: of the form, for people.
+      fingerprint: changes when the files do; cheap.
+      listing: reads what is needed to list the images.
+    """
+
+    name: str
+    fingerprint: str
+    listing: Callable[[], Listing]
+
+
+def stats(paths: Iterable[os.DirEntry | Path]) -> str:
+    """A digest of paths, sizes and times."""
+    digest = hashlib.sha256()
+    for line in sorted(f"{os.fspath(p)}\0{s.st_size}\0{s.st_mtime_ns}\n"
+                       for p in paths for s in [p.stat()]):
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def file_image(path: str | Path) -> Image:
+    """An image that is a file of its own."""
+    return Image(str(path), lambda: Path(path).read_bytes())
+
+
+def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:
+    """Raise if some of the names are there and some are not."""
+    missing = [n for n in names if not (folder / n).exists()]
+    if missing:
+        raise InputError(
+            f"--data_dir={folder} holds {what} but not "
+            f"{' and '.join(missing)}: copy all of {', '.join(names)}")
