@@ -24,8 +24,24 @@ def environment() -> dict[str, Any]:
                      "numpy": np.__version__,
                      "reptile_tf": reptile_tf.__version__},
         "device": device,
-        "num_threads": (tf.config.threading.get_intra_op_parallelism_threads()
+        "num_threads": (tf.config.threading.get_inter_op_parallelism_threads()
                         or _cpus())}
+
+
+def use_threads(number: int, tasks: int) -> None:
+    """Divide CPU threads; before TensorFlow's first operation.
+
+    Args:
+      number: of threads; 0 means all.
+      tasks: large tasks side by side that there always are, or 0. Where they
+        occupy all threads, each operation runs on one: large images then stay
+        in the cache of one core, and small batches need no splitting.
+    """
+    found = number or _cpus()
+    each = 1 if tasks >= found else number
+    if each or number:
+        tf.config.threading.set_intra_op_parallelism_threads(each)
+        tf.config.threading.set_inter_op_parallelism_threads(found)
 
 
 def _cpus() -> int:

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reptile_tf import export, flags, memory, tasks
 from reptile_tf.config import Config
-from reptile_tf.environment import commit, environment
+from reptile_tf.environment import commit, environment, use_threads
 from reptile_tf.errors import InputError
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.inner_loop import InnerState, Weights
@@ -252,12 +252,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _prepare_devices(config: Config, log) -> None:
-    if config.num_threads:
-        tf.config.threading.set_intra_op_parallelism_threads(
-            config.num_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(
-            config.num_threads)
+def _prepare_devices(dataset, config: Config, log) -> None:
+    parallel = config.meta_batch if config.task_order == "parallel" else 1
+    use_threads(config.num_threads, parallel if dataset.LARGE else 0)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     found = environment()
@@ -289,7 +286,7 @@ def run(dataset, config: Config) -> dict[str, Any]:
         log.info("already finished: %s; --pretrained evaluates it again",
                  directory.result)
         return report(dataset, finished, log)
-    _prepare_devices(config, log)
+    _prepare_devices(dataset, config, log)
     with Interrupts() as interrupts:
         experiment = Experiment(dataset, config, directory, log)
         experiment.restore()

@@ -108,6 +108,11 @@ class InnerLoop:
     ) -> None:
         self.model, self.config, self.unroll = model, config, unroll
         self._loss = loss
+        # A function of its own, and not inlined. In the cyclic graph of a loop
+        # TensorFlow's CPU pass may visit a pooling's gradient before the
+        # pooling, by chance, and then leaves it at a kernel nine times slower.
+        self._gradient = tf.function(
+            self.gradient, experimental_attributes={"_noinline": True})
         self._constants = [v.value for v in model.non_trainable_variables]
 
     def initial_state(self) -> InnerState:
@@ -167,11 +172,15 @@ class InnerLoop:
     ) -> tuple[Weights, InnerState]:
         """One inner step on one mini-batch [B, ...]."""
         weights = self.decay(weights)
+        return self.apply_gradient(
+            weights, self._gradient(weights, inputs, targets), state)
+
+    def gradient(self, weights: Weights, inputs: Any, targets: Any) -> Weights:
+        """The gradient of the loss of a mini-batch."""
         with tf.GradientTape() as tape:
             tape.watch(weights)
             loss = self.loss(weights, inputs, targets)
-        return self.apply_gradient(weights, tape.gradient(
-            loss, weights, unconnected_gradients="zero"), state)
+        return tape.gradient(loss, weights, unconnected_gradients="zero")
 
     def scan(
         self,

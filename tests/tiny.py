@@ -10,7 +10,7 @@ import numpy as np
 from reptile_tf import tasks
 from reptile_tf.datasets import few_shot, omniglot
 
-NAME, CONFIG, table = "tiny", omniglot.CONFIG, few_shot.table
+NAME, LARGE, CONFIG, table = "tiny", False, omniglot.CONFIG, few_shot.table
 DEFAULTS = {
     "classes": 3, "train_shots": 4, "inner_batch": 5, "inner_iters": 2,
     "meta_batch": 2, "meta_iters": 12, "eval_iters": 3, "eval_samples": 9,

@@ -23,6 +23,7 @@ from reptile_tf.inner_loop import squared_error
 from reptile_tf.tasks import Batches, EvaluationTasks
 
 NAME = "sine"
+LARGE = False
 # The paper gives none; these are the authors' demonstration's.
 DEFAULTS = {
     "shots": (10,), "train_shots": 50, "inner_batch": 10, "inner_iters": 5,

@@ -23,6 +23,7 @@ from reptile_tf.datasets.mini_imagenet.listing import SPLITS
 from reptile_tf.errors import InputError
 
 NAME = "miniimagenet"
+LARGE = True
 DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
 table = few_shot.table
 CLASSES = {"train": 64, "val": 16, "test": 20}
