@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reptile_tf.engine import TASK_ORDERS
+from reptile_tf.engine import JIT_COMPILE, TASK_ORDERS
 from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import InnerConfig
 from reptile_tf.meta_training import MetaConfig
@@ -92,6 +92,12 @@ class Config:
         "parallel", "whether each slot of the meta-batch keeps its own inner "
         "Adam v, or v passes through the tasks one after the other", True,
         TASK_ORDERS)
+    recompute_gradients: bool = flag(
+        False, "MAML in the memory of one inner step: run each again on the "
+        "way back", True)
+    jit_compile: str = flag(
+        "auto", "XLA; auto: on a GPU, and on the CPU where it is measured "
+        "best", True, JIT_COMPILE)
     run_dir: str = flag(
         "", "folder of the run; unset means "
         "runs/<dataset>-<algorithm>-seed<seed>")
@@ -116,7 +122,7 @@ class Config:
         return MetaConfig(
             self.algorithm, self.meta_step, self.meta_step_final,
             self.meta_batch, self.meta_iters, self.outer_optimizer,
-            self.outer_clip, self.task_order)
+            self.outer_clip, self.task_order, self.recompute_gradients)
 
     @property
     def task(self) -> TaskConfig:

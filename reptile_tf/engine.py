@@ -2,7 +2,7 @@
 
 One helper for training and evaluation. No way wins everywhere: where every
 layer is a matrix product, tasks as one leading axis under XLA are fastest; for
-large convolutions one sub-graph per task is.
+convolutions on the CPU one sub-graph per task, each on a thread of its own, is.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from reptile_tf.meta_updates import Rule
 from reptile_tf.tasks import Batches
 
 TASK_ORDERS = ("parallel", "sequential")
+JIT_COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,25 @@ class Engine:
         return tf.function(fn, jit_compile=self.jit)
 
 
-def choose(model: keras.Model) -> Engine:
-    """The engine measured to be the fastest for a model of this kind."""
-    if models.vectorizes(model):
-        return Engine(True, True, True, "every layer is a small matrix product")
-    if tf.config.list_physical_devices("GPU"):
-        return Engine(False, True, False, "large or other layers, on a GPU")
-    return Engine(False, False, False, "large or other layers, on the CPU")
+def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
+    """The engine for a model.
+
+    Args:
+      model: that the tasks run.
+      jit_compile: "on": XLA; "off"; or "auto": XLA on a GPU and, on the CPU,
+        for networks without convolutions, whose stock kernels are faster.
+    """
+    if jit_compile == "auto":
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        jit = on_gpu or models.vectorizes(model, convolutions=False)
+        reason = ("XLA is measured best without convolutions" if jit
+                  else "stock convolutions are measured best on the CPU")
+        if on_gpu:
+            reason = "on a GPU"
+    else:
+        jit, reason = jit_compile == "on", f"--jit_compile={jit_compile}"
+    vectorized = jit and models.vectorizes(model)
+    return Engine(vectorized, jit, vectorized, reason)
 
 
 def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:

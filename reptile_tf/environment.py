@@ -28,20 +28,25 @@ def environment() -> dict[str, Any]:
                         or _cpus())}
 
 
-def use_threads(number: int, tasks: int) -> None:
-    """Divide CPU threads; before TensorFlow's first operation.
+def use_threads(config, dataset) -> None:
+    """Divide the CPU threads; before TensorFlow's first operation.
+
+    Where the tasks of a meta-batch occupy all threads, each operation runs on
+    one: its images stay in the cache of one core, and small batches are not
+    split.
 
     Args:
-      number: of threads; 0 means all.
-      tasks: large tasks side by side that there always are, or 0. Where they
-        occupy all threads, each operation runs on one: large images then stay
-        in the cache of one core, and small batches need no splitting.
+      config: with num_threads (0 means all), meta_batch and task_order.
+      dataset: a module of `datasets`, with LARGE.
     """
-    found = number or _cpus()
-    each = 1 if tasks >= found else number
-    if each or number:
+    threads = config.num_threads or _cpus()
+    side_by_side = config.meta_batch if config.task_order == "parallel" else 1
+    each = 1 if dataset.LARGE and side_by_side >= threads else threads
+    try:
         tf.config.threading.set_intra_op_parallelism_threads(each)
-        tf.config.threading.set_inter_op_parallelism_threads(found)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        pass  # A program that has used TensorFlow before keeps its threads.
 
 
 def _cpus() -> int:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from reptile_tf import engine as engines
 from reptile_tf import export, flags, memory, tasks
 from reptile_tf.config import Config
 from reptile_tf.environment import commit, environment, use_threads
@@ -63,13 +64,14 @@ class Experiment:
         source, c = self.source, self.config
         return MetaTrainer(
             model, c.inner, c.meta, source.loss, source.lookup,
+            engines.choose(model, c.jit_compile),
             iterations_per_call=source.iterations_per_call)
 
     def _check_memory(self) -> None:
         c, update = self.config, REGISTRY[self.config.algorithm]
         # Outputs and their gradients; a tape keeps those of all inner steps.
-        examples = c.inner_batch * (c.inner_iters if update.second_order
-                                    else 1)
+        kept = update.second_order and not c.recompute_gradients
+        examples = c.inner_batch * (c.inner_iters if kept else 1)
         tasks = c.meta_batch if c.task_order == "parallel" else 1
         memory.require(
             2 * memory.activations(self.model) * examples * tasks,
@@ -253,8 +255,7 @@ def duration(seconds: float) -> str:
 
 
 def _prepare_devices(dataset, config: Config, log) -> None:
-    parallel = config.meta_batch if config.task_order == "parallel" else 1
-    use_threads(config.num_threads, parallel if dataset.LARGE else 0)
+    use_threads(config, dataset)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     found = environment()
@@ -288,7 +289,9 @@ def run(dataset, config: Config) -> dict[str, Any]:
         return report(dataset, finished, log)
     _prepare_devices(dataset, config, log)
     with Interrupts() as interrupts:
+        interrupts.at_once = True
         experiment = Experiment(dataset, config, directory, log)
+        interrupts.at_once = False
         experiment.restore()
         try:
             if not config.pretrained:

@@ -20,6 +20,7 @@ Weights = list[tf.Tensor]
 Loss = Callable[[Any, tf.Tensor], tf.Tensor]
 BETA_2 = 0.999
 EPSILON = 1e-8
+TINY = 1e-37  # A normal float32 number, whose root is nothing beside EPSILON.
 
 
 class InnerState(NamedTuple):
@@ -78,13 +79,12 @@ def squared_error(targets: Any, outputs: tf.Tensor) -> tf.Tensor:
 
 
 def _safe_sqrt(x: tf.Tensor) -> tf.Tensor:
-    """Square root with derivative 0, not infinity, at 0.
+    """Square root, to 4e-19, with derivative 0, not infinity, at 0.
 
     Where v is 0 so is the gradient that made it, and the infinite derivative
     would turn a MAML gradient into NaN.
     """
-    positive = x > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, x, 1.0)), 0.0)
+    return tf.sqrt(tf.maximum(x, TINY))
 
 
 class InnerLoop:
@@ -97,6 +97,13 @@ class InnerLoop:
       loss: losses per example.
       unroll: write the steps out in the graph instead of a loop. Needed for
         gradients through the steps under XLA.
+      recompute: where a gradient is taken through the steps, keep only the
+        weights between them and run each step again on the way back.
+      inline: let the gradient's operations stand in the caller's graph; XLA
+        needs them there. Otherwise they are a function of their own: in the
+        cyclic graph of a loop TensorFlow's CPU pass may visit a pooling's
+        gradient before the pooling, by chance, and then leaves it at a
+        kernel nine times slower.
     """
 
     def __init__(
@@ -105,13 +112,13 @@ class InnerLoop:
         config: InnerConfig,
         loss: Loss = cross_entropy,
         unroll: bool = False,
+        recompute: bool = False,
+        inline: bool = True,
     ) -> None:
         self.model, self.config, self.unroll = model, config, unroll
+        self.recompute = recompute
         self._loss = loss
-        # A function of its own, and not inlined. In the cyclic graph of a loop
-        # TensorFlow's CPU pass may visit a pooling's gradient before the
-        # pooling, by chance, and then leaves it at a kernel nine times slower.
-        self._gradient = tf.function(
+        self._gradient = self.gradient if inline else tf.function(
             self.gradient, experimental_attributes={"_noinline": True})
         self._constants = [v.value for v in model.non_trainable_variables]
 
@@ -182,6 +189,42 @@ class InnerLoop:
             loss = self.loss(weights, inputs, targets)
         return tape.gradient(loss, weights, unconnected_gradients="zero")
 
+    def recomputed_step(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+    ) -> tuple[Weights, InnerState]:
+        """As `step`; a tape keeps nothing that is inside it.
+
+        tf.recompute_grad cannot do it: it stops all recording, and with it
+        the step's own tape, whose gradient then is zero.
+        """
+        number = len(weights)
+
+        def run(flat):
+            w, after = self.step(
+                list(flat[:number]), InnerState(list(flat[number:]), state.t),
+                inputs, targets)
+            return [*w, *after.v]
+
+        @tf.custom_gradient
+        def recomputed(*flat):
+            def backward(*upstream):
+                # Waits for the upstream gradient: else the two runs would be
+                # made into one, and everything kept for it.
+                first = tf.reshape(upstream[0], [-1])[0]
+                zero = tf.cast(tf.math.is_nan(first), first.dtype)
+                again = [x + zero for x in flat]
+                with tf.GradientTape() as tape:
+                    tape.watch(again)
+                    results = run(again)
+                return tape.gradient(results, again, upstream,
+                                     unconnected_gradients="zero")
+
+            return run(flat), backward
+
+        flat = recomputed(*weights, *state.v)
+        return list(flat[:number]), InnerState(
+            list(flat[number:]), state.t + 1)
+
     def scan(
         self,
         body: Callable[[Any, Any, Any], Any],
@@ -212,8 +255,10 @@ class InnerLoop:
         self, weights: Weights, state: InnerState, inputs: Any, targets: Any
     ) -> tuple[Weights, InnerState]:
         """U^k: k steps on the mini-batches [k, B, ...]."""
+        step = self.recomputed_step if self.recompute else self.step
+
         def body(carry, x, y):
-            return self.step(*carry, x, y)
+            return step(*carry, x, y)
 
         return self.scan(body, (list(weights), state), inputs, targets)
 

@@ -19,7 +19,12 @@ class Interrupts:
     """Notes SIGINT and SIGTERM inside a `with`; `check` raises.
 
     A second Ctrl-C does not wait: KeyboardInterrupt, at once.
+
+    Attributes:
+      at_once: raise where the program is, while there is nothing to save.
     """
+
+    at_once = False
 
     def __enter__(self) -> "Interrupts":
         self._number = None
@@ -36,6 +41,8 @@ class Interrupts:
         if self._number == signal.SIGINT == number:
             raise KeyboardInterrupt
         self._number = number
+        if self.at_once:
+            self.check()
 
     def check(self) -> None:
         """Raise Stopped if a signal came."""

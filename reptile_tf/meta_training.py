@@ -46,6 +46,8 @@ class MetaConfig:
       task_order: "parallel": each slot of the meta-batch keeps its own inner
         Adam v; "sequential": v passes through the tasks, as in the authors'
         code.
+      recompute_gradients: MAML keeps the weights between inner steps, not
+        the steps' activations, and runs each step twice.
     """
 
     algorithm: str = "reptile"
@@ -56,6 +58,7 @@ class MetaConfig:
     outer_optimizer: str = "sgd"
     outer_clip: float = 0.0
     task_order: str = "parallel"
+    recompute_gradients: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("algorithm", tuple(REGISTRY)),
@@ -115,8 +118,12 @@ class MetaTrainer:
         self.update = REGISTRY[self.meta.algorithm]
         clone = models.inner_clone(model, self.engine.patches)
         self._training_loop = InnerLoop(clone, self.inner, loss,
-                                        unroll=self.update.second_order)
-        self.inner_loop = InnerLoop(clone, self.inner, loss)
+                                        self.update.second_order,
+                                        self.update.second_order
+                                        and self.meta.recompute_gradients,
+                                        inline=self.engine.jit)
+        self.inner_loop = InnerLoop(clone, self.inner, loss,
+                                    inline=self.engine.jit)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
         slots = (self.meta.meta_batch if self.meta.task_order == "parallel"

@@ -233,10 +233,15 @@ def sine(seed: int = 0, activation: str = "tanh") -> keras.Model:
         name="sine")
 
 
-def vectorizes(model: keras.Model) -> bool:
-    """Whether every layer runs side by side over tasks as batched matmuls."""
+def vectorizes(model: keras.Model, convolutions: bool = True) -> bool:
+    """Whether every layer runs side by side over tasks as batched matmuls.
+
+    Args:
+      model: a built model.
+      convolutions: count small ones, as matrix products of patches.
+    """
     for layer in model._flatten_layers(include_self=False):
-        if PatchConv2D.supports(layer):
+        if convolutions and PatchConv2D.supports(layer):
             height, width = layer.get_build_config()["input_shape"][1:3]
             if height * width > MAX_PATCH_POSITIONS:
                 return False

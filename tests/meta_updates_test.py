@@ -282,12 +282,14 @@ def oracle(name, inner, phi, state, batches, order):
         slots[-1].t)
 
 
-def mapped(name, order, engine, optimizer, dtype, batches):
+def mapped(name, order, engine, optimizer, dtype, batches,
+           recompute=False):
     """(inner, phi, state, result of the engine)."""
     model = convolutional(dtype)
     clone = models.inner_clone(model, engine.patches)
     config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer)
-    inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order)
+    inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
+                      recompute=recompute, inline=engine.jit)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
            + model.get_weights()[5:]]
     slots = 3 if order == "parallel" else 1
@@ -322,6 +324,20 @@ def test_contract(rng, name, order, engine):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
     assert int(after.t) == int(want_after.t)
     assert int(after.t) == 11 + 3 * (3 if order == "sequential" else 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_recomputed_gradients_are_the_same(rng, optimizer, engine):
+    """They go through all four steps, and through the v made inside."""
+    batches = meta_batch(rng, "float64", k=4)
+    (*_, (kept, state)), (*_, (again, state_again)) = (
+        mapped("maml", "parallel", ENGINES[engine], optimizer, "float64",
+               batches, recompute) for recompute in (False, True))
+    for a, b in zip([*again, *state_again.v], [*kept, *state.v],
+                    strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    assert int(state_again.t) == int(state.t)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

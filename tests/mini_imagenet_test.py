@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +18,11 @@ from PIL import Image
 
 from reptile_tf import experiment, flags, memory, tasks
 from reptile_tf.datasets import few_shot, mini_imagenet
-from reptile_tf.datasets.mini_imagenet import csv_files, prepared
+from reptile_tf.datasets.mini_imagenet import (
+    cache_pickles,
+    csv_files,
+    prepared,
+)
 from reptile_tf.errors import InputError
 
 SIZE = 8
@@ -200,6 +206,58 @@ def test_a_web_page_saved_as_a_pickle(tmp_path):
         load(tmp_path / "data")
 
 
+class Raw:
+    """Pickles as whatever it is told to."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+FIELDS = (3, "|", None, ("f",), {"f": (np.dtype("u1"), 0)}, 8, 1, 0)
+
+
+@pytest.mark.parametrize("dtype, message", [
+    # NumPy would take the array's bytes for a pointer, and crash.
+    (Raw(np.dtype, ("V8",), FIELDS), "type 'V8'"),
+    (Raw(np.dtype, ("u8",), FIELDS), "fields"),
+    (Raw(np.dtype, ("O",)), "type 'O'")])
+def test_an_array_of_objects_is_refused(tmp_path, dtype, message):
+    pickles(tmp_path / "data")
+    path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
+    hostile = Raw(np._core.numeric._frombuffer,
+                  (b"A" * 8, dtype, (1,), "C"))
+    path.write_bytes(pickle.dumps({
+        "image_data": np.zeros((2, 8, 8, 3), np.uint8),
+        "class_dict": {"a": hostile}}))
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "data")
+
+
+@pytest.mark.parametrize("array", [
+    np.arange(24, dtype=">i4").reshape(2, 3, 4),
+    np.asfortranarray(np.arange(6, dtype=np.uint8).reshape(2, 3)),
+    np.arange(24.).reshape(2, 3, 4).transpose(1, 2, 0), np.array(["ab", "c"])])
+def test_arrays_come_back_as_they_were(tmp_path, array):
+    for protocol in range(6):
+        path = tmp_path / f"{protocol}.pkl"
+        path.write_bytes(pickle.dumps([array, array.flat[1]], protocol))
+        whole, one = cache_pickles.read_pickle(path)
+        got = cache_pickles._plain(whole)
+        np.testing.assert_array_equal(got, array)
+        assert got.dtype == array.dtype and one == array.flat[1]
+
+
+def test_a_pickle_that_is_a_folder(tmp_path):
+    pickles(tmp_path / "data")
+    path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
+    path.unlink()
+    path.mkdir()
+    assert str(path) in bad(tmp_path / "data")
+
+
 @pytest.mark.parametrize("content", [
     {"image_data": np.zeros((2, 8, 8, 3), np.uint8)},
     {"image_data": np.zeros((2, 8, 8, 3)), "class_dict": {"a": [0]}},
@@ -246,6 +304,20 @@ def test_grey_cmyk_and_palette_images_become_rgb(tmp_path):
     np.testing.assert_array_equal(got[0], np.repeat(grey[..., None], 3, -1))
 
 
+def test_sixteen_bits_become_the_upper_eight(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    write(home / "train/n01/000.png", png(pixels))
+    got = load(home).data.images[np.array([0])][0]
+    np.testing.assert_array_equal(got, np.repeat(
+        pixels[..., None] // 256, 3, -1))
+    (home / "train/n01/001.png").unlink()
+    write(home / "train/n01/001.jpg",
+          png(pixels.astype(np.float32), format="TIFF"))
+    assert "001.jpg does not decode (ValueError: pixels of mode F" in bad(home)
+
+
 def test_ones_own_grey_images_of_another_size(tmp_path):
     folders(tmp_path / "data")
     source = load(tmp_path / "data", "--channels=1", "--image_size=5",
@@ -287,6 +359,123 @@ def test_a_class_in_two_splits(tmp_path):
     folders(tmp_path / "data")
     shutil.copytree(tmp_path / "data/train/n02", tmp_path / "data/test/n02")
     assert "class n02 is in train and in test" in bad(tmp_path / "data")
+
+
+def test_of_many_wrong_sizes_some_are_named_and_of_other_faults_all(
+        tmp_path, monkeypatch):
+    home = tmp_path / "data"
+    folders(home)
+    (home / "test/n21/003.png").write_bytes(b"")
+    monkeypatch.setattr(prepared, "MOST_SIZES", 2)
+    message = bad(home, "--image_size=9").splitlines()
+    assert len(message) == 5 and "--resize_filter" in message[0]
+    assert "test/n21/003.png does not decode" in message[1]
+    assert message[2].endswith("000.png is 8x8")
+    assert message[-1].strip() == "and 32 more of other sizes"
+
+
+def test_folders_with_their_csv_files_beside_them(tmp_path):
+    """What preparing with Finn's script leaves."""
+    folders(tmp_path / "data")
+    csvs(tmp_path / "data")
+    (tmp_path / "data/images").mkdir()
+    assert load(tmp_path / "data").source.startswith("folders of images")
+
+
+def test_what_is_not_read_is_said(tmp_path, caplog):
+    folders(tmp_path / "data")
+    write(tmp_path / "data/train/n02/a.webp", b"")
+    (tmp_path / "data/train/n02/more").mkdir()
+    write(tmp_path / "data/val/n11/.DS_Store", b"")
+    logging.getLogger("reptile_tf").propagate = True
+    with caplog.at_level(logging.WARNING, "reptile_tf"):
+        load(tmp_path / "data")
+    assert "2 files or folders" in caplog.text and "a.webp" in caplog.text
+
+
+@pytest.mark.parametrize("make, where", [
+    (folders, "val/n11/009.png"), (csv_images, "images/n1200000002.jpg")])
+def test_a_link_to_nothing(tmp_path, make, where):
+    make(tmp_path / "data")
+    path = tmp_path / "data" / where
+    path.unlink(missing_ok=True)
+    path.symlink_to("/nonexistent/a.png")
+    assert f"{path} is missing" in bad(tmp_path / "data")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: t + b"onlyname.jpg\n", "line 11 of .*val.csv is 'onlyname"),
+    (lambda t: t + b"\xff,n11\n", "val.csv cannot be read"),
+    (lambda t: t.replace(b"n1100000002.jpg", b"second.jpg"),
+     "second.jpg is not n11 and the image's rank")])
+def test_a_damaged_csv(tmp_path, change, message):
+    ilsvrc(tmp_path / "data")
+    path = tmp_path / "data/val.csv"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "data")
+
+
+def test_a_csv_with_a_byte_order_mark_and_strange_names(tmp_path):
+    ilsvrc(tmp_path / "data")
+    path = tmp_path / "data/val.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    write(tmp_path / "data/n21/n21_1 (copy).JPEG", b"")
+    assert len(load(tmp_path / "data").data.images) == 35
+
+
+@pytest.mark.parametrize("damage", [
+    lambda home: (home / "val.npy").unlink(),
+    lambda home: (home / "index.json").unlink(),
+    lambda home: (home / "train.npy").write_bytes(
+        (home / "train.npy").read_bytes()[:-1])])
+def test_damaged_prepared_data_are_prepared_again(tmp_path, damage):
+    folders(tmp_path / "data")
+    first = load(tmp_path / "data").fingerprint()
+    [home] = (tmp_path / "cache").iterdir()
+    damage(home)
+    assert load(tmp_path / "data").fingerprint() == first
+
+
+def test_what_killed_preparations_left_is_removed_after_a_day(tmp_path):
+    folders(tmp_path / "data")
+    load(tmp_path / "data")
+    [home] = (tmp_path / "cache").iterdir()
+    for name, age in (("old", 90_000), ("new", 60)):
+        left = home.parent / f".{home.name}-{name}"
+        left.mkdir()
+        os.utime(left, (time.time() - age,) * 2)
+    shutil.rmtree(home)
+    load(tmp_path / "data")
+    assert {p.name for p in home.parent.iterdir()} == {
+        home.name, f".{home.name}-new"}
+
+
+def test_a_signal_stops_the_preparation(tmp_path, monkeypatch):
+    """At once, and with nothing left behind."""
+    folders(tmp_path / "data")
+    decoded = []
+
+    def slow(self, image):
+        decoded.append(image)
+        if len(decoded) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(prepared.Pixels, "of", slow)
+    assert experiment.main(mini_imagenet, [
+        "run_miniimagenet.py", *arguments(tmp_path),
+        f"--run_dir={tmp_path / 'run'}"]) == 128 + signal.SIGTERM
+    assert len(decoded) < 25 and not list((tmp_path / "cache").iterdir())
+
+
+def test_an_empty_split(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    shutil.rmtree(home / "val")
+    (home / "val").mkdir()
+    assert "val has 0 classes" in bad(home)
 
 
 def test_numbers_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):

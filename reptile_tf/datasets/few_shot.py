@@ -45,6 +45,12 @@ class ImageConfig(Config):
         needs = {name: max(self.shots) + 1 for name in splits}
         needs["train"] = max(needs["train"], self.task.train_shots)
         for name, classes in splits.items():
+            if not classes or min(map(len, classes)) < 2:
+                raise InputError(
+                    f"{name} has {len(classes)} classes and, in the smallest "
+                    f"of them, {min(map(len, classes), default=0)} examples: "
+                    f"add some; a task needs --classes={self.classes} "
+                    "classes of 2 or more")
             if len(classes) < self.classes:
                 raise InputError(
                     f"classes={self.classes} needs as many classes in "

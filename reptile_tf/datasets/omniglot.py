@@ -27,7 +27,7 @@ from reptile_tf.datasets.few_shot import ImageData
 from reptile_tf.errors import InputError
 
 NAME = "omniglot"
-LARGE = False
+LARGE = True
 DEFAULTS: dict = {}
 table = few_shot.table
 

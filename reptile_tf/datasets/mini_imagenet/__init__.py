@@ -19,7 +19,7 @@ from reptile_tf.config import at_least, flag
 from reptile_tf.datasets import few_shot
 from reptile_tf.datasets.few_shot import FewShotImages, ImageConfig
 from reptile_tf.datasets.mini_imagenet import forms, prepared
-from reptile_tf.datasets.mini_imagenet.listing import SPLITS
+from reptile_tf.datasets.mini_imagenet.listing import SPLITS, SUFFIXES
 from reptile_tf.errors import InputError
 
 NAME = "miniimagenet"
@@ -88,10 +88,16 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
         check_classes(classes, folder, config.allow_partial)
         config.check_data(_splits(classes))
 
+    log = logging.getLogger("reptile_tf")
+    if form.unread:
+        log.warning(
+            "warning: %s files or folders in the class folders are not read "
+            "(%s, ...); images end in %s", f"{len(form.unread):,}",
+            form.unread[0], ", ".join(SUFFIXES))
     found = prepared.open_or_prepare(
         form, folder, prepared.Pixels(
             config.image_size, config.channels, config.resize_filter),
-        config.cache, check, logging.getLogger("reptile_tf"))
+        config.cache, check, log)
     images = few_shot.Parts([found.images[s] for s in SPLITS])
     resize = config.resize_filter or "none"
     data = few_shot.ImageData(
@@ -130,8 +136,8 @@ def check_classes(classes: prepared.Counts, folder: Path,
         empty = [label for label, count in counts.items() if not count]
         if empty:
             raise InputError(
-                f"class {empty[0]} of {split} in {folder} has no images: add "
-                "some, or remove its folder")
+                f"class {empty[0]} of {split} in {folder} has no images "
+                f"({', '.join(SUFFIXES)}): add some, or remove its folder")
     lines = [
         f"{split}: {len(counts)} classes of {CLASSES[split]}, "
         f"{sum(counts.values()):,} images of "
@@ -157,7 +163,8 @@ def _network_of(config: MiniImageNetConfig):
 
 def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
     if config.device_images == "on":
-        memory.require(nbytes, "keeping all images on the device",
+        # Read whole before they are handed over, on the CPU to itself.
+        memory.require(2 * nbytes, "keeping all images on the device",
                        "use --device_images=off")
         return True
     if config.device_images == "off":

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     file_image,
     is_image,
     missing_part,
+    piece,
     stats,
 )
 from reptile_tf.errors import InputError
@@ -23,11 +25,20 @@ TAR_NAME = "ILSVRC2012_img_train.tar"
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     """(file name, class) of a split's CSV."""
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise InputError(f"{path} cannot be read ({e}): use Ravi and "
+                         "Larochelle's file") from e
     if not rows or [c.strip() for c in rows[0][:2]] != ["filename", "label"]:
         raise InputError(f"{path} does not start with the header "
                          "filename,label: use Ravi and Larochelle's file")
+    for number, row in enumerate(rows, 1):
+        if row and (len(row) < 2 or not row[0].strip() or not row[1].strip()):
+            raise InputError(
+                f"line {number} of {path} is {','.join(row)!r}, not "
+                "filename,label: use Ravi and Larochelle's whole file")
     return [(row[0].strip(), row[1].strip()) for row in rows[1:] if row]
 
 
@@ -47,7 +58,9 @@ def recognize(folder: Path) -> Form | None:
                     folder / "images" / name))
 
             return Form("CSV files with images/",
-                        tables + stats(iter(entries.values())), listing)
+                        tables + stats(
+                            entries[name] for split in rows.values()
+                            for name, _ in split if name in entries), listing)
     wnids = sorted({label for split in rows.values() for _, label in split})
     for home in (folder, folder / "images", folder / "train"):
         if any((home / wnid).is_dir() for wnid in wnids):
@@ -70,9 +83,10 @@ def _by_class(rows: dict[str, list[tuple[str, str]]],
     return listing
 
 
-def _number(name: str) -> int:
-    """7 of n01532829_7.JPEG."""
-    return int(Path(name).stem.rpartition("_")[2])
+def _number(name: str) -> int | None:
+    """7 of n01532829_7.JPEG; None if the name is of another kind."""
+    found = re.fullmatch(r".*_(\d+)", Path(name).stem)
+    return int(found[1]) if found else None
 
 
 def _ranked(ordered: dict[str, list[Image]]) -> Callable[[str, str], Image]:
@@ -81,7 +95,13 @@ def _ranked(ordered: dict[str, list[Image]]) -> Callable[[str, str], Image]:
     The rank is among the class's ILSVRC2012 images, sorted by number.
     """
     def image(name: str, label: str) -> Image:
-        rank = int(Path(name).stem[-4:])
+        digits = re.fullmatch(re.escape(label) + r"(\d+)", Path(name).stem)
+        if not digits:
+            raise InputError(
+                f"the CSV files' name {name} is not {label} and the image's "
+                "rank, such as n0153282900000007.jpg: use Ravi and "
+                "Larochelle's files")
+        rank = int(digits[1])
         images = ordered.get(label, [])
         if not 1 <= rank <= len(images):
             raise InputError(
@@ -101,7 +121,8 @@ def _ilsvrc(rows, tables: str, wnids: list[str], home: Path) -> Form:
             + " of the classes that the CSV files name: copy ILSVRC2012's "
             "training folders of all of them")
     entries = {w: sorted((e for e in os.scandir(home / w)
-                          if is_image(e.name)), key=lambda e: _number(e.name))
+                          if is_image(e.name) and _number(e.name) is not None),
+                         key=lambda e: _number(e.name))
                for w in wnids}
 
     def listing() -> Listing:
@@ -141,16 +162,9 @@ def _of_inner_tar(path: Path, outer: tarfile.TarFile,
     start, images = member.offset_data, []
     with tarfile.open(fileobj=outer.extractfile(member)) as inner:
         for one in inner:
-            if is_image(one.name):
-                images.append((_number(one.name), Image(
+            number = _number(one.name)
+            if is_image(one.name) and number is not None:
+                images.append((number, Image(
                     f"{path}: {one.name}",
-                    _piece(path, start + one.offset_data, one.size))))
+                    piece(path, start + one.offset_data, one.size))))
     return [image for _, image in sorted(images, key=lambda pair: pair[0])]
-
-
-def _piece(path: Path, offset: int, size: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    return read

@@ -36,7 +36,7 @@ def recognize(folder: Path) -> Form:
         raise InputError(f"--data_dir={folder} is not a folder; it may hold "
                          f"{FORMS}")
     for form in (tfds_form.recognize, cache_pickles.recognize,
-                 csv_files.recognize, _folders):
+                 _whole_folders, csv_files.recognize, _folders):
         found = form(folder)
         if found is not None:
             return found
@@ -45,18 +45,30 @@ def recognize(folder: Path) -> Form:
                      f"{content or 'nothing'}): it may hold {FORMS}")
 
 
+def _whole_folders(folder: Path) -> Form | None:
+    """Folders of images, if every split has some, whatever is beside them."""
+    if all((folder / s).is_dir() and any(
+            label.is_dir() and any(map(is_image, os.listdir(label)))
+            for label in (folder / s).iterdir()) for s in SPLITS):
+        return _folders(folder)
+    return None
+
+
 def _folders(folder: Path) -> Form | None:
     if not any((folder / s).is_dir() for s in SPLITS):
         return None
     missing_part(folder, SPLITS, "some splits")
     entries: dict[str, dict[str, list[os.DirEntry]]] = {}
+    unread: list[str] = []
     for split in SPLITS:
         entries[split] = {}
         for label in sorted(os.scandir(folder / split), key=lambda e: e.name):
             if label.is_dir() and not label.name.startswith("."):
-                entries[split][label.name] = sorted(
-                    (e for e in os.scandir(label.path) if is_image(e.name)),
-                    key=lambda e: e.name)
+                beside = sorted(os.scandir(label.path), key=lambda e: e.name)
+                entries[split][label.name] = [
+                    e for e in beside if is_image(e.name)]
+                unread += [e.path for e in beside if not (
+                    is_image(e.name) or e.name.startswith("."))]
     fingerprint = stats(e for classes in entries.values()
                         for files in classes.values() for e in files)
 
@@ -65,4 +77,4 @@ def _folders(folder: Path) -> Form | None:
                         for label, files in classes.items()}
                 for split, classes in entries.items()}
 
-    return Form("folders of images", fingerprint, listing)
+    return Form("folders of images", fingerprint, listing, tuple(unread))

@@ -43,20 +43,26 @@ class Form:
       name: of the form, for people.
       fingerprint: changes when the files do; cheap.
       listing: reads what is needed to list the images.
+      unread: what lies beside the images and is not read.
     """
 
     name: str
     fingerprint: str
     listing: Callable[[], Listing]
+    unread: tuple[str, ...] = ()
 
 
 def stats(paths: Iterable[os.DirEntry | Path]) -> str:
     """A digest of paths, sizes and times."""
-    digest = hashlib.sha256()
-    for line in sorted(f"{os.fspath(p)}\0{s.st_size}\0{s.st_mtime_ns}\n"
-                       for p in paths for s in [p.stat()]):
-        digest.update(line.encode())
-    return digest.hexdigest()
+    def line(path: os.DirEntry | Path) -> str:
+        try:
+            found = path.stat()
+        except OSError:  # A link to nothing: its decoding will say so.
+            return f"{os.fspath(path)}\0"
+        return f"{os.fspath(path)}\0{found.st_size}\0{found.st_mtime_ns}\n"
+
+    return hashlib.sha256("".join(sorted(map(line, paths))).encode(
+        errors="surrogateescape")).hexdigest()
 
 
 def is_image(name: str) -> bool:
@@ -67,6 +73,15 @@ def is_image(name: str) -> bool:
 def file_image(path: str | Path) -> Image:
     """An image that is a file of its own."""
     return Image(str(path), lambda: Path(path).read_bytes())
+
+
+def piece(path: Path, offset: int, size: int) -> Callable[[], bytes]:
+    """Reads a part of a file."""
+    def read() -> bytes:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    return read
 
 
 def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:

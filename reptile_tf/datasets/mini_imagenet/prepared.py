@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ FILTERS = {
 MODES = {1: "L", 3: "RGB"}
 INDEX = "index.json"
 LAYOUT = 1  # Raise it when prepared files change.
+ABANDONED_SECONDS = 24 * 3600
+MOST_SIZES = 10  # Images of other sizes that an error names.
 # split -> class -> number of images
 Counts = dict[str, dict[str, int]]
 
@@ -77,6 +80,12 @@ class Pixels:
         else:
             picture = Pillow.open(io.BytesIO(content))
         with picture:
+            if picture.mode.startswith("I;16"):  # convert() would clip.
+                picture = Pillow.fromarray(
+                    (np.asarray(picture) >> 8).astype(np.uint8))
+            elif picture.mode in ("I", "F"):
+                raise ValueError(
+                    f"pixels of mode {picture.mode}, not 8 or 16 bits")
             picture = picture.convert(MODES[self.channels])
             if picture.size != (self.size, self.size):
                 if not self.resize_filter:
@@ -127,7 +136,10 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
         pixels.size, pixels.channels, pixels.resize_filter,
     ]).encode()).hexdigest()[:20]
     home = cache / key
-    if not (home / INDEX).exists():
+    if home.exists() and not _whole(home):
+        log.warning("warning: %s is damaged, and is prepared again", home)
+        shutil.rmtree(home, ignore_errors=True)
+    if not home.exists():
         log.info("preparing %s of %s in %s, once", form.name, source, home)
         listing = form.listing()
         check(_counts(listing))
@@ -144,6 +156,14 @@ def _open(home: Path) -> Prepared:
         index["classes"], index["form"], index["checksum"])
 
 
+def _whole(home: Path) -> bool:
+    try:
+        _open(home)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
 def _counts(listing: Listing) -> Counts:
     return {split: {label: len(images) for label, images in classes.items()}
             for split, classes in listing.items()}
@@ -153,6 +173,7 @@ def _prepare(form: Form, listing: Listing, pixels: Pixels, home: Path
              ) -> None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(home)
         beside = Path(tempfile.mkdtemp(prefix=f".{home.name}-",
                                        dir=home.parent))
     except OSError as e:
@@ -176,6 +197,13 @@ def _prepare(form: Form, listing: Listing, pixels: Pixels, home: Path
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def _remove_abandoned(home: Path) -> None:
+    """What preparations that were killed long ago have left."""
+    for left in home.parent.glob(f".{home.name}-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
     """Write each split's file; returns the checksum of all."""
     checksum = 0
@@ -190,10 +218,15 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
         for split, images in flat.items():
             shape = (len(images), pixels.size, pixels.size, pixels.channels)
             array = _allocate(folder / f"{split}.npy", shape)
-            for i, error in enumerate(_decoded(pool, images, pixels, array)):
-                bar.update()
-                if error:
-                    bad.append((images[i], error))
+            decoded = _decoded(pool, images, pixels, array)
+            try:
+                for i, error in enumerate(decoded):
+                    bar.update()
+                    if error:
+                        bad.append((images[i], error))
+            except BaseException:  # A signal: what is queued is dropped.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
             array.flush()
             checksum = zlib.crc32(array, checksum)
     if bad:
@@ -227,16 +260,20 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _complaint(bad: list[tuple[Image, Exception]]) -> str:
-    sizes = [isinstance(error, WrongSize) for _, error in bad]
+    sizes = [pair for pair in bad if isinstance(pair[1], WrongSize)]
+    others = [pair for pair in bad if not isinstance(pair[1], WrongSize)]
     remedies = []
-    if any(sizes):
+    if sizes:
         remedies.append("images of other sizes need --resize_filter="
                         f"{{{','.join(FILTERS)}}}")
-    if not all(sizes):
+    if others:
         remedies.append("replace or remove the files that cannot be read")
     return "\n  ".join([
         f"{len(bad)} images cannot be used; {'; '.join(remedies)}:",
-        *(f"{image.place} {_what(error)}" for image, error in bad)])
+        *(f"{image.place} {_what(error)}"
+          for image, error in others + sizes[:MOST_SIZES]),
+        *([f"and {len(sizes) - MOST_SIZES:,} more of other sizes"]
+          if len(sizes) > MOST_SIZES else [])])
 
 
 def _what(error: Exception) -> str:
