@@ -33,15 +33,19 @@ def use_threads(config, dataset) -> None:
 
     Where the tasks of a meta-batch occupy all threads, each operation runs on
     one: its images stay in the cache of one core, and small batches are not
-    split.
+    split. XLA runs one operation at a time, on all threads.
 
     Args:
-      config: with num_threads (0 means all), meta_batch and task_order.
+      config: with num_threads (0 means all), meta_batch, task_order and
+        jit_compile.
       dataset: a module of `datasets`, with LARGE.
     """
     threads = config.num_threads or _cpus()
     side_by_side = config.meta_batch if config.task_order == "parallel" else 1
-    each = 1 if dataset.LARGE and side_by_side >= threads else threads
+    each = threads
+    if (dataset.LARGE and config.jit_compile != "on"
+            and side_by_side >= threads):
+        each = 1
     try:
         tf.config.threading.set_intra_op_parallelism_threads(each)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -13,23 +13,26 @@ import tensorflow as tf
 from reptile_tf import environment
 environment._cpus = lambda: 4
 environment.use_threads(
-    Of(num_threads={0}, meta_batch={1}, task_order={2!r}), Of(LARGE={3}))
+    Of(num_threads={0}, meta_batch={1}, task_order={2!r}, jit_compile={4!r}),
+    Of(LARGE={3}))
 print(tf.config.threading.get_intra_op_parallelism_threads(),
       tf.config.threading.get_inter_op_parallelism_threads(),
       environment.environment()["num_threads"])
 tf.constant(1) + 1
 environment.use_threads(
-    Of(num_threads=3, meta_batch=1, task_order="parallel"), Of(LARGE=False))
+    Of(num_threads=3, meta_batch=1, task_order="parallel",
+       jit_compile="auto"), Of(LARGE=False))
 print(environment.environment()["num_threads"])
 """
 
 
 @pytest.mark.parametrize("case, want", [
-    ((0, 5, "parallel", True), "1 4 4"),    # A thread for each task.
-    ((0, 3, "parallel", True), "4 4 4"),    # Too few tasks for that.
-    ((2, 3, "parallel", True), "1 2 2"),
-    ((0, 5, "sequential", True), "4 4 4"),
-    ((2, 5, "parallel", False), "2 2 2")])
+    ((0, 5, "parallel", True, "auto"), "1 4 4"),  # A thread for each task.
+    ((0, 3, "parallel", True, "auto"), "4 4 4"),  # Too few tasks for that.
+    ((2, 3, "parallel", True, "off"), "1 2 2"),
+    ((0, 5, "parallel", True, "on"), "4 4 4"),
+    ((0, 5, "sequential", True, "auto"), "4 4 4"),
+    ((2, 5, "parallel", False, "auto"), "2 2 2")])
 def test_threads(case, want):
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(*case)],
                           cwd=ROOT, capture_output=True, text=True)
