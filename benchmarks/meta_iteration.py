@@ -121,12 +121,13 @@ def source_of(dataset: str, ways: int, flags: list[str]):
     """(config, task source) of random images, or of the sine waves."""
     if dataset == "sine":
         config = flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
-        use_threads(config, sine)
-        return config, sine.load(config)
-    config = flag_parser.parse(
-        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-         *flags], ImageConfig, {})
+    else:
+        config = flag_parser.parse(
+            ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+             *flags], ImageConfig, {})
     use_threads(config, MODULES[dataset])
+    if dataset == "sine":
+        return config, sine.load(config)
     build, number, each, on_device = IMAGES[dataset]
     shape = build(ways).inputs[0].shape[1:]
     classes = list(np.arange(number * each).reshape(number, each))

@@ -36,18 +36,16 @@ def use_threads(config, dataset) -> None:
     split. XLA runs one operation at a time, on all threads.
 
     Args:
-      config: with num_threads (0 means all), meta_batch, task_order and
-        jit_compile.
+      config: the run's; of it num_threads (0 means all), jit_compile and
+        meta.slots.
       dataset: a module of `datasets`, with LARGE.
     """
     threads = config.num_threads or _cpus()
-    side_by_side = config.meta_batch if config.task_order == "parallel" else 1
-    each = threads
-    if (dataset.LARGE and config.jit_compile != "on"
-            and side_by_side >= threads):
-        each = 1
+    alone = (dataset.LARGE and config.jit_compile != "on"
+             and config.meta.slots >= threads)
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(each)
+        tf.config.threading.set_intra_op_parallelism_threads(
+            1 if alone else threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         pass  # A program that has used TensorFlow before keeps its threads.

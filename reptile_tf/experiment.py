@@ -72,11 +72,11 @@ class Experiment:
         # Outputs and their gradients; a tape keeps those of all inner steps.
         kept = update.second_order and not c.recompute_gradients
         examples = c.inner_batch * (c.inner_iters if kept else 1)
-        tasks = c.meta_batch if c.task_order == "parallel" else 1
         memory.require(
-            2 * memory.activations(self.model) * examples * tasks,
-            f"training on {tasks} tasks of mini-batches of {c.inner_batch} "
-            "at once", "lower --inner_batch or --meta_batch, or use "
+            2 * memory.activations(self.model) * examples * c.meta.slots,
+            f"training on {c.meta.slots} tasks of mini-batches of "
+            f"{c.inner_batch} at once",
+            "lower --inner_batch or --meta_batch, or use "
             "--task_order=sequential")
 
     # -- checkpoints --------------------------------------------------------

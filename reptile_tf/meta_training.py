@@ -60,6 +60,11 @@ class MetaConfig:
     task_order: str = "parallel"
     recompute_gradients: bool = False
 
+    @property
+    def slots(self) -> int:
+        """Tasks side by side, each with a v of its own."""
+        return self.meta_batch if self.task_order == "parallel" else 1
+
     def __post_init__(self) -> None:
         for name, allowed in (("algorithm", tuple(REGISTRY)),
                               ("outer_optimizer", ("sgd", "adam")),
@@ -117,19 +122,18 @@ class MetaTrainer:
         self.lookup, self.loss = lookup or tf.identity, loss
         self.update = REGISTRY[self.meta.algorithm]
         clone = models.inner_clone(model, self.engine.patches)
-        self._training_loop = InnerLoop(clone, self.inner, loss,
-                                        self.update.second_order,
-                                        self.update.second_order
-                                        and self.meta.recompute_gradients,
-                                        inline=self.engine.jit)
+        second_order = self.update.second_order
+        self._training_loop = InnerLoop(
+            clone, self.inner, loss, unroll=second_order,
+            recompute=second_order and self.meta.recompute_gradients,
+            inline=self.engine.jit)
         self.inner_loop = InnerLoop(clone, self.inner, loss,
                                     inline=self.engine.jit)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
-        slots = (self.meta.meta_batch if self.meta.task_order == "parallel"
-                 else 1)
         zero = self.inner_loop.initial_state()
-        self._v = [tf.Variable(tf.repeat(v[None], slots, 0)) for v in zero.v]
+        self._v = [tf.Variable(tf.repeat(v[None], self.meta.slots, 0))
+                   for v in zero.v]
         self._t = tf.Variable(zero.t)
         self.optimizer = self._outer_optimizer()
         self.optimizer.build(self.phi)

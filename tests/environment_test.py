@@ -11,17 +11,18 @@ PROGRAM = """
 from types import SimpleNamespace as Of
 import tensorflow as tf
 from reptile_tf import environment
+from reptile_tf.meta_training import MetaConfig as Meta
 environment._cpus = lambda: 4
 environment.use_threads(
-    Of(num_threads={0}, meta_batch={1}, task_order={2!r}, jit_compile={4!r}),
-    Of(LARGE={3}))
+    Of(num_threads={0}, meta=Meta(meta_batch={1}, task_order={2!r}),
+       jit_compile={4!r}), Of(LARGE={3}))
 print(tf.config.threading.get_intra_op_parallelism_threads(),
       tf.config.threading.get_inter_op_parallelism_threads(),
       environment.environment()["num_threads"])
 tf.constant(1) + 1
 environment.use_threads(
-    Of(num_threads=3, meta_batch=1, task_order="parallel",
-       jit_compile="auto"), Of(LARGE=False))
+    Of(num_threads=3, meta=Meta(meta_batch=1), jit_compile="auto"),
+    Of(LARGE=False))
 print(environment.environment()["num_threads"])
 """
 

@@ -4,12 +4,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from mini_imagenet_test import CLASSES, folders, load, pickles, picture
 
 from reptile_tf.datasets.mini_imagenet.mini_imagenet_dataset_builder import (
     Builder,
 )
+from reptile_tf.errors import InputError
 
 
 class BuilderTest(tfds.testing.DatasetBuilderTestCase):
@@ -43,3 +45,17 @@ def test_a_prepared_dataset_gives_the_same_images(tmp_path):
         source = load(out)
         assert source.source.startswith("tensorflow-datasets in")
         np.testing.assert_array_equal(source.data.images[np.arange(35)], want)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: content[:-50],
+    lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:]])
+def test_a_damaged_record_file(tmp_path, damage):
+    folders(tmp_path / "folders")
+    Builder(data_dir=str(tmp_path / "out")).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=tmp_path / "folders"))
+    [path] = (tmp_path / "out").rglob("*train.tfrecord*")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="DataLossError.*build it again"):
+        load(tmp_path / "out")

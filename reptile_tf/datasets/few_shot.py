@@ -45,10 +45,11 @@ class ImageConfig(Config):
         needs = {name: max(self.shots) + 1 for name in splits}
         needs["train"] = max(needs["train"], self.task.train_shots)
         for name, classes in splits.items():
-            if not classes or min(map(len, classes)) < 2:
+            fewest = min(map(len, classes), default=0)
+            if fewest < 2:
                 raise InputError(
                     f"{name} has {len(classes)} classes and, in the smallest "
-                    f"of them, {min(map(len, classes), default=0)} examples: "
+                    f"of them, {fewest} examples: "
                     f"add some; a task needs --classes={self.classes} "
                     "classes of 2 or more")
             if len(classes) < self.classes:
@@ -56,7 +57,6 @@ class ImageConfig(Config):
                     f"classes={self.classes} needs as many classes in "
                     f"every split, {name} has {len(classes)}: use "
                     f"--classes={len(classes)} or fewer")
-            fewest = min(map(len, classes))
             if max(self.shots) + 1 > fewest:
                 raise InputError(
                     f"shots={max(self.shots)} needs {max(self.shots) + 1} "

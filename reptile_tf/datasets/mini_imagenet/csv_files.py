@@ -15,7 +15,6 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     file_image,
     is_image,
     missing_part,
-    piece,
     stats,
 )
 from reptile_tf.errors import InputError
@@ -86,7 +85,7 @@ def _by_class(rows: dict[str, list[tuple[str, str]]],
 def _number(name: str) -> int | None:
     """7 of n01532829_7.JPEG; None if the name is of another kind."""
     found = re.fullmatch(r".*_(\d+)", Path(name).stem)
-    return int(found[1]) if found else None
+    return int(found[1]) if found and is_image(name) else None
 
 
 def _ranked(ordered: dict[str, list[Image]]) -> Callable[[str, str], Image]:
@@ -121,7 +120,7 @@ def _ilsvrc(rows, tables: str, wnids: list[str], home: Path) -> Form:
             + " of the classes that the CSV files name: copy ILSVRC2012's "
             "training folders of all of them")
     entries = {w: sorted((e for e in os.scandir(home / w)
-                          if is_image(e.name) and _number(e.name) is not None),
+                          if _number(e.name) is not None),
                          key=lambda e: _number(e.name))
                for w in wnids}
 
@@ -163,8 +162,16 @@ def _of_inner_tar(path: Path, outer: tarfile.TarFile,
     with tarfile.open(fileobj=outer.extractfile(member)) as inner:
         for one in inner:
             number = _number(one.name)
-            if is_image(one.name) and number is not None:
+            if number is not None:
                 images.append((number, Image(
                     f"{path}: {one.name}",
-                    piece(path, start + one.offset_data, one.size))))
+                    _piece(path, start + one.offset_data, one.size))))
     return [image for _, image in sorted(images, key=lambda pair: pair[0])]
+
+
+def _piece(path: Path, offset: int, size: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    return read

@@ -75,15 +75,6 @@ def file_image(path: str | Path) -> Image:
     return Image(str(path), lambda: Path(path).read_bytes())
 
 
-def piece(path: Path, offset: int, size: int) -> Callable[[], bytes]:
-    """Reads a part of a file."""
-    def read() -> bytes:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    return read
-
-
 def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:
     """Raise if some of the names are there and some are not."""
     missing = [n for n in names if not (folder / n).exists()]

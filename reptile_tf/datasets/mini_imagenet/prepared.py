@@ -136,17 +136,22 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
         pixels.size, pixels.channels, pixels.resize_filter,
     ]).encode()).hexdigest()[:20]
     home = cache / key
-    if home.exists() and not _whole(home):
-        log.warning("warning: %s is damaged, and is prepared again", home)
-        shutil.rmtree(home, ignore_errors=True)
-    if not home.exists():
-        log.info("preparing %s of %s in %s, once", form.name, source, home)
-        listing = form.listing()
-        check(_counts(listing))
-        _prepare(form, listing, pixels, home)
-    found = _open(home)
-    check(found.classes)
-    return found
+    if home.exists():
+        try:
+            found = _open(home)
+        except (OSError, ValueError, KeyError):
+            log.warning("warning: %s is damaged, and is prepared again", home)
+            shutil.rmtree(home, ignore_errors=True)
+        else:
+            check(found.classes)
+            return found
+    log.info("preparing %s of %s in %s, once", form.name, source, home)
+    listing = form.listing()
+    counts = {split: {label: len(images) for label, images in classes.items()}
+              for split, classes in listing.items()}
+    check(counts)
+    _prepare(form, listing, counts, pixels, home)
+    return _open(home)
 
 
 def _open(home: Path) -> Prepared:
@@ -156,21 +161,8 @@ def _open(home: Path) -> Prepared:
         index["classes"], index["form"], index["checksum"])
 
 
-def _whole(home: Path) -> bool:
-    try:
-        _open(home)
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
-
-
-def _counts(listing: Listing) -> Counts:
-    return {split: {label: len(images) for label, images in classes.items()}
-            for split, classes in listing.items()}
-
-
-def _prepare(form: Form, listing: Listing, pixels: Pixels, home: Path
-             ) -> None:
+def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
+             home: Path) -> None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(home)
@@ -182,8 +174,7 @@ def _prepare(form: Form, listing: Listing, pixels: Pixels, home: Path
     try:
         checksum = _write(listing, pixels, beside)
         (beside / INDEX).write_text(json.dumps({
-            "form": form.name, "checksum": checksum,
-            "classes": _counts(listing)}))
+            "form": form.name, "checksum": checksum, "classes": counts}))
         try:
             beside.rename(home)
         except OSError:

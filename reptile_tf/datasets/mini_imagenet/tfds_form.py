@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.python.lib.io import tf_record
 
 from reptile_tf.datasets import tfds_version
 from reptile_tf.datasets.mini_imagenet.listing import (
     Form,
     Image,
     Listing,
-    piece,
     stats,
 )
 from reptile_tf.errors import InputError
@@ -38,7 +38,7 @@ def _of_tfds(home: Path) -> Listing:
         for split, stored in STORED_SPLITS.items():
             classes: dict[str, list[Image]] = {}
             for path in info.splits[stored].filepaths:
-                for label, image in _records(Path(path)):
+                for label, image in _records(os.fspath(path)):
                     classes.setdefault(label, []).append(image)
             count = sum(map(len, classes.values()))
             if count != info.splits[stored].num_examples:
@@ -56,31 +56,27 @@ def _of_tfds(home: Path) -> Listing:
         ) from e
 
 
-def _records(path: Path) -> Iterator[tuple[str, Image]]:
-    """(class, image) of a TFRecord file; the images stay in it.
-
-    A record is its length, 8 bytes; their checksum, 4; the example; and its
-    checksum, 4.
-    """
-    end, offset = path.stat().st_size, 0
-    with open(path, "rb") as file:
-        while offset < end:
-            size = int.from_bytes(file.read(8), "little")
-            file.seek(4, os.SEEK_CUR)
-            if offset + size + 16 > end:
-                raise ValueError(f"{path.name} is cut")
-            features = _features(file.read(size))
-            file.seek(4, os.SEEK_CUR)
-            yield features["label"].decode(), Image(
-                f"{path.parent}: {features['file_name'].decode()}",
-                _image_of(piece(path, offset + 12, size)))
-            offset += size + 16
+def _records(path: str) -> Iterator[tuple[str, Image]]:
+    """(class, image) of a TFRecord file; the images stay in it."""
+    reader = tf_record.tf_record_random_reader(path)
+    offset, end = 0, os.path.getsize(path)
+    while offset < end:
+        features, following = _features(reader, offset)
+        yield features["label"].decode(), Image(
+            f"{path}: {features['file_name'].decode()}",
+            _image_at(path, offset))
+        offset = following
 
 
-def _features(record: bytes) -> dict[str, bytes]:
+def _features(reader, offset: int) -> tuple[dict[str, bytes], int]:
+    """The example at an offset, and the offset after it."""
+    record, following = reader.read(offset)
     features = tf.train.Example.FromString(record).features.feature
-    return {name: features[name].bytes_list.value[0] for name in features}
+    return {name: features[name].bytes_list.value[0]
+            for name in features}, following
 
 
-def _image_of(read: Callable[[], bytes]) -> Callable[[], bytes]:
-    return lambda: _features(read())["image"]
+def _image_at(path: str, offset: int) -> Callable[[], bytes]:
+    # A reader of its own: images are read by several threads.
+    return lambda: _features(
+        tf_record.tf_record_random_reader(path), offset)[0]["image"]
