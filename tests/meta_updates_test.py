@@ -326,7 +326,9 @@ def test_contract(rng, name, order, engine):
     assert int(after.t) == 11 + 3 * (3 if order == "sequential" else 1)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [
+    pytest.param(name, marks=[pytest.mark.slow] if engine.jit else [])
+    for name, engine in ENGINES.items()])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_recomputed_gradients_are_the_same(rng, optimizer, engine):
     """They go through all four steps, and through the v made inside."""
