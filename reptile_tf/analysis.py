@@ -39,7 +39,7 @@ PAPER: dict[str, Callable[[int], tuple[float, float]]] = {
     "fomaml": lambda k: (1, -(k - 1)),
     "reptile": lambda k: (k, -k * (k - 1) / 2),
 }
-ENGINE = Engine(True, False, False)
+ENGINE = Engine(True, False)
 
 
 def network(seed: int = 0) -> keras.Model:

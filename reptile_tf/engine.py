@@ -29,21 +29,20 @@ class Engine:
       vectorized: tasks side by side as one leading axis, else one sub-graph
         for each.
       jit: compile with XLA.
-      patches: convolutions as matrix products of patches.
+      convolutions: a key of `models.CONVOLUTIONS`.
       reason: why, for the reader of a run's first lines.
     """
 
     vectorized: bool
     jit: bool
-    patches: bool
+    convolutions: str = "stock"
     reason: str = "asked for"
 
     def __str__(self) -> str:
         tasks = ("tasks as one leading axis" if self.vectorized
                  else "one sub-graph per task")
-        convolution = "matrix products" if self.patches else "stock operations"
-        return (f"{tasks}, {convolution}, {'XLA' if self.jit else 'no XLA'} "
-                f"({self.reason})")
+        return (f"{tasks}, {self.convolutions} convolutions, "
+                f"{'XLA' if self.jit else 'no XLA'} ({self.reason})")
 
     def function(self, fn: Callable) -> tf.types.experimental.GenericFunction:
         """`fn` compiled."""
@@ -56,19 +55,20 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     Args:
       model: that the tasks run.
       jit_compile: "on": XLA; "off"; or "auto": XLA on a GPU and, on the CPU,
-        for networks without convolutions, whose stock kernels are faster.
+        for networks without convolutions.
     """
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if jit_compile == "auto":
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
         jit = on_gpu or models.vectorizes(model, convolutions=False)
-        reason = ("XLA is measured best without convolutions" if jit
-                  else "stock convolutions are measured best on the CPU")
-        if on_gpu:
-            reason = "on a GPU"
+        reason = ("on a GPU" if on_gpu
+                  else "XLA is measured best without convolutions" if jit
+                  else "measured best for convolutions on the CPU")
     else:
         jit, reason = jit_compile == "on", f"--jit_compile={jit_compile}"
     vectorized = jit and models.vectorizes(model)
-    return Engine(vectorized, jit, vectorized, reason)
+    convolutions = ("sliced" if vectorized
+                    else "stock" if jit or on_gpu else "gathered")
+    return Engine(vectorized, jit, convolutions, reason)
 
 
 def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:

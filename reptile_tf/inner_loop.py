@@ -20,6 +20,11 @@ Weights = list[tf.Tensor]
 Loss = Callable[[Any, tf.Tensor], tf.Tensor]
 BETA_2 = 0.999
 EPSILON = 1e-8
+# Loops of at most so many steps are written out, where that saves time.
+UNROLLED_STEPS = 5
+# Where operations are not fused, the call of one costs more than its
+# arithmetic on fewer elements than this.
+SMALL = 4096
 TINY = 1e-37  # A normal float32 number, whose root is nothing beside EPSILON.
 
 
@@ -99,11 +104,12 @@ class InnerLoop:
         gradients through the steps under XLA.
       recompute: where a gradient is taken through the steps, keep only the
         weights between them and run each step again on the way back.
-      inline: let the gradient's operations stand in the caller's graph; XLA
-        needs them there. Otherwise they are a function of their own: in the
-        cyclic graph of a loop TensorFlow's CPU pass may visit a pooling's
-        gradient before the pooling, by chance, and then leaves it at a
-        kernel nine times slower.
+      jit: the caller is compiled with XLA, which needs all operations in one
+        graph and fuses them. Otherwise the gradient is a function of its own
+        (in the cyclic graph of a loop TensorFlow's CPU pass may visit a
+        pooling's gradient before the pooling, by chance, and then leaves it
+        at a kernel nine times slower), few steps are written out, and the
+        optimizer works on small weights together.
     """
 
     def __init__(
@@ -113,12 +119,13 @@ class InnerLoop:
         loss: Loss = cross_entropy,
         unroll: bool = False,
         recompute: bool = False,
-        inline: bool = True,
+        jit: bool = True,
     ) -> None:
         self.model, self.config, self.unroll = model, config, unroll
         self.recompute = recompute
         self._loss = loss
-        self._gradient = self.gradient if inline else tf.function(
+        self._jit = jit
+        self._gradient = self.gradient if jit else tf.function(
             self.gradient, experimental_attributes={"_noinline": True})
         self._constants = [v.value for v in model.non_trainable_variables]
 
@@ -157,6 +164,18 @@ class InnerLoop:
         v <- b2 v + (1 - b2) g^2, t <- t + 1,
         W <- W - alpha sqrt(1 - b2^t) g / (sqrt(v) + epsilon).
         """
+        if self._jit:
+            return self._apply(weights, gradient, state)
+        stepped, after = self._apply(
+            packed(weights), packed(gradient),
+            InnerState(packed(state.v), state.t))
+        return unpacked(stepped, weights), InnerState(
+            unpacked(after.v, state.v), after.t)
+
+    def _apply(
+        self, weights: Weights, gradient: Weights, state: InnerState
+    ) -> tuple[Weights, InnerState]:
+        """Elementwise, so the same for packed tensors."""
         rate = self.config.learning_rate
         t = state.t + 1
         if self.config.inner_optimizer == "sgd":
@@ -235,7 +254,7 @@ class InnerLoop:
         """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
         steps = inputs.shape[0]
         # XLA cannot compile a loop over no mini-batches, which k = 1 has.
-        if self.unroll or steps == 0:
+        if self.unroll or steps <= (0 if self._jit else UNROLLED_STEPS):
             for i in range(steps):
                 carry = body(carry, inputs[i], targets[i])
             return carry
@@ -266,6 +285,26 @@ class InnerLoop:
 def mean_state(state: InnerState) -> InnerState:
     """The state evaluation and export start from: v averaged over slots."""
     return InnerState([tf.reduce_mean(v, 0) for v in state.v], state.t)
+
+
+def packed(tensors: Weights) -> Weights:
+    """The tensors, with all those of less than SMALL elements made into one."""
+    large = [t for t in tensors if _size(t) >= SMALL]
+    small = [tf.reshape(t, [-1]) for t in tensors if _size(t) < SMALL]
+    return large + ([tf.concat(small, 0)] if small else [])
+
+
+def unpacked(tensors: Weights, like: Weights) -> Weights:
+    """What `packed` made of tensors of the shapes of `like`, undone."""
+    sizes = [_size(t) for t in like if _size(t) < SMALL]
+    large = iter(tensors)
+    small = iter(tf.split(tensors[-1], sizes) if sizes else [])
+    return [tf.reshape(next(small), t.shape) if _size(t) < SMALL
+            else next(large) for t in like]
+
+
+def _size(tensor: tf.Tensor) -> int:
+    return tensor.shape.num_elements()
 
 
 def zeros_like(weights: Sequence[tf.Tensor]) -> Weights:

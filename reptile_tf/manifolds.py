@@ -88,7 +88,7 @@ def iterates(start: np.ndarray, manifolds: np.ndarray, loss: Loss,
         MetaConfig("reptile", meta_step=1.0, meta_step_final=0.0,
                    meta_batch=1 if alternate else len(manifolds),
                    meta_iters=iterations),
-        loss, engine=Engine(True, False, False))
+        loss, engine=Engine(True, False))
     yield start
     for _ in trainer.train(sampler_of(manifolds, alternate)):
         yield trainer.weights[0].numpy()[0]

@@ -121,14 +121,14 @@ class MetaTrainer:
         self.engine = engine or engines.choose(model)
         self.lookup, self.loss = lookup or tf.identity, loss
         self.update = REGISTRY[self.meta.algorithm]
-        clone = models.inner_clone(model, self.engine.patches)
+        clone = models.inner_clone(model, self.engine.convolutions)
         second_order = self.update.second_order
         self._training_loop = InnerLoop(
             clone, self.inner, loss, unroll=second_order,
             recompute=second_order and self.meta.recompute_gradients,
-            inline=self.engine.jit)
+            jit=self.engine.jit)
         self.inner_loop = InnerLoop(clone, self.inner, loss,
-                                    inline=self.engine.jit)
+                                    jit=self.engine.jit)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
         zero = self.inner_loop.initial_state()

@@ -2,8 +2,8 @@
 
 A builder returns a plain Keras model of stock layers. `inner_clone` copies
 any such model with keras.models.clone_model, putting in the layers that the
-inner loop needs: batch normalization with exact second derivatives, and a
-convolution that is one matrix product per call.
+inner loop needs: batch normalization with exact second derivatives, and
+convolutions that are matrix products.
 """
 
 import keras
@@ -12,6 +12,11 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from reptile_tf import tasks
+from reptile_tf.convolutions import (
+    MAX_SLICED_POSITIONS,
+    GatheredConv2D,
+    SlicedConv2D,
+)
 from reptile_tf.errors import InputError
 
 # Layers whose operations vectorize over tasks without falling back to loops.
@@ -28,8 +33,9 @@ VECTORIZABLE = (
     keras.layers.Rescaling,
     keras.layers.GlobalAveragePooling2D,
 )
-# Above this many positions a convolution's patches no longer fit the caches.
-MAX_PATCH_POSITIONS = 28 * 28
+# How a clone computes convolutions -> what replaces the stock layer.
+CONVOLUTIONS = {"stock": None, "sliced": SlicedConv2D,
+                "gathered": GatheredConv2D}
 
 
 class BatchNormalization(keras.layers.Layer):
@@ -111,49 +117,6 @@ class BatchNormalization(keras.layers.Layer):
         if self.scale:
             outputs = outputs * self.gamma
         return outputs + self.beta if self.center else outputs
-
-
-class PatchConv2D(keras.layers.Conv2D):
-    """Conv2D as strided slices and one matrix product.
-
-    Side by side over tasks, with other weights for each, a stock convolution
-    becomes a loop; a matrix product becomes a batched one.
-    """
-
-    @staticmethod
-    def supports(layer: keras.layers.Layer) -> bool:
-        """Whether `layer` is a convolution that this class can replace."""
-        return (type(layer) is keras.layers.Conv2D
-                and layer.data_format == "channels_last"
-                and layer.dilation_rate == (1, 1) and layer.groups == 1
-                and layer.padding in ("same", "valid")
-                and None not in layer.get_build_config()["input_shape"][1:])
-
-    def call(self, inputs):
-        _, height, width, channels = inputs.shape
-        rows, columns = self.kernel_size
-        down, across = self.strides
-        if self.padding == "same":
-            out_h, out_w = -(-height // down), -(-width // across)
-            pad_h = max((out_h - 1) * down + rows - height, 0)
-            pad_w = max((out_w - 1) * across + columns - width, 0)
-            inputs = tf.pad(inputs, [[0, 0], [pad_h // 2, pad_h - pad_h // 2],
-                                     [pad_w // 2, pad_w - pad_w // 2], [0, 0]])
-        else:
-            out_h = (height - rows) // down + 1
-            out_w = (width - columns) // across + 1
-        patches = tf.concat([
-            inputs[:, r:r + (out_h - 1) * down + 1:down,
-                   c:c + (out_w - 1) * across + 1:across]
-            for r in range(rows) for c in range(columns)
-        ], axis=-1)
-        size = rows * columns * channels
-        outputs = tf.matmul(tf.reshape(patches, [-1, size]),
-                            tf.reshape(self.kernel, [size, self.filters]))
-        outputs = tf.reshape(outputs, [-1, out_h, out_w, self.filters])
-        if self.use_bias:
-            outputs = outputs + self.bias
-        return self.activation(outputs)
 
 
 def _initializers(seed: int):
@@ -241,22 +204,26 @@ def vectorizes(model: keras.Model, convolutions: bool = True) -> bool:
       convolutions: count small ones, as matrix products of patches.
     """
     for layer in model._flatten_layers(include_self=False):
-        if convolutions and PatchConv2D.supports(layer):
+        if convolutions and SlicedConv2D.supports(layer):
             height, width = layer.get_build_config()["input_shape"][1:3]
-            if height * width > MAX_PATCH_POSITIONS:
+            if height * width > MAX_SLICED_POSITIONS:
                 return False
         elif not isinstance(layer, (*VECTORIZABLE, keras.Model)):
             return False
     return True
 
 
-def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
+def inner_clone(model: keras.Model, convolutions: str = "stock"
+                ) -> keras.Model:
     """A clone of `model` for the inner loop; `model` itself is not touched.
 
-    Stock batch normalization becomes the exact one. With `patches`, for tasks
-    side by side, convolutions become `PatchConv2D`; without, batch
-    normalization is fused. Trainable weights are in the model's order;
-    all weights are copies of the model's.
+    Stock batch normalization becomes the exact one. Trainable weights are in
+    the model's order; all weights are copies of the model's.
+
+    Args:
+      model: a Sequential or functional model, built.
+      convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by
+        side; with the others batch normalization is fused.
 
     Raises:
       InputError: a model that clone_model cannot copy, one of several inputs,
@@ -284,15 +251,16 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
                 f"weight {variable.path!r} has a regularizer or a constraint, "
                 "which the inner loop would not apply: remove it (weight "
                 "decay is InnerConfig's)")
+    convolution, fused = CONVOLUTIONS[convolutions], convolutions != "sliced"
     pairs = []
 
     def replace(layer):
         if isinstance(layer, keras.Model):
             return keras.models.clone_model(layer, clone_function=replace)
         if type(layer) is keras.layers.BatchNormalization:
-            new = BatchNormalization.from_stock(layer, fused=not patches)
-        elif patches and PatchConv2D.supports(layer):
-            new = PatchConv2D.from_config(layer.get_config())
+            new = BatchNormalization.from_stock(layer, fused)
+        elif convolution and convolution.supports(layer):
+            new = convolution.from_config(layer.get_config())
         else:
             new = type(layer).from_config(layer.get_config())
         if isinstance(new, keras.layers.Layer):

@@ -10,10 +10,11 @@ from reptile_tf import quiet  # noqa: F401  (before anything imports TensorFlow)
 from reptile_tf.engine import Engine
 
 ENGINES = {
-    "graph-unrolled": Engine(False, False, False),
-    "graph-vectorized": Engine(True, False, True),
-    "xla-unrolled": Engine(False, True, False),
-    "xla-vectorized": Engine(True, True, True),
+    "graph-unrolled": Engine(False, False, "gathered"),
+    "graph-stock": Engine(False, False, "stock"),
+    "graph-vectorized": Engine(True, False, "sliced"),
+    "xla-unrolled": Engine(False, True, "stock"),
+    "xla-vectorized": Engine(True, True, "sliced"),
 }
 
 

@@ -38,7 +38,7 @@ def draw(number=11):
 def setting(normalized=True, engine="graph-vectorized", modes=(True, False)):
     """(evaluator, phi, state): a state that is not zero."""
     engine, model = ENGINES[engine], network(normalized)
-    inner = InnerLoop(models.inner_clone(model, engine.patches),
+    inner = InnerLoop(models.inner_clone(model, engine.convolutions),
                       InnerConfig(learning_rate=0.02))
     phi = [w.value.value() for w in model.trainable_variables]
     state = InnerState([0.1 + tf.square(p) for p in phi],

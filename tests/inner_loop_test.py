@@ -13,6 +13,7 @@ from reptile_tf.inner_loop import (
     InnerState,
     cross_entropy,
     mean_state,
+    packed,
     squared_error,
 )
 
@@ -154,6 +155,30 @@ def test_no_nan_through_adam_from_v_zero(jit):
     # Adam's first step does not depend on the size of g: slope 1.
     np.testing.assert_allclose(slope(tf.constant([2.0, 3.0])), [1, 1],
                                atol=1e-4)
+
+
+@pytest.mark.parametrize("shapes, number", [
+    ([(3,), (70, 60), (2, 5), (4096,), (1,)], 3), ([(4095,)], 1),
+    ([(64, 65)], 1)])
+def test_small_weights_are_stepped_together(rng, shapes, number):
+    """The same bits, weight by weight, as one after the other."""
+    def tensors():
+        return [tf.constant(rng.normal(size=s), tf.float32) for s in shapes]
+
+    weights, gradient = tensors(), tensors()
+    state = InnerState([tf.square(x) for x in tensors()],
+                       tf.constant(4, tf.int64))
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
+    (want, want_state), (got, got_state) = (
+        InnerLoop(models.inner_clone(model), InnerConfig(), jit=jit
+                  ).apply_gradient(weights, gradient, state)
+        for jit in (True, False))
+    assert [w.shape for w in got] == shapes
+    for a, b in zip([*got, *got_state.v], [*want, *want_state.v],
+                    strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(got_state.t) == 5
+    assert len(packed(weights)) == number
 
 
 def test_cross_entropy_by_hand():

@@ -286,10 +286,10 @@ def mapped(name, order, engine, optimizer, dtype, batches,
            recompute=False):
     """(inner, phi, state, result of the engine)."""
     model = convolutional(dtype)
-    clone = models.inner_clone(model, engine.patches)
+    clone = models.inner_clone(model, engine.convolutions)
     config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer)
     inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
-                      recompute=recompute, inline=engine.jit)
+                      recompute=recompute, jit=engine.jit)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
            + model.get_weights()[5:]]
     slots = 3 if order == "parallel" else 1

@@ -118,8 +118,8 @@ def test_mini_imagenet_equals_a_plain_computation(rng):
     shapes = [layer.output.shape[1] for layer in clone.layers
               if layer.name.startswith("pool")]
     assert shapes == [42, 21, 11, 6]
-    for patches in (False, True):
-        got = models.inner_clone(model, patches)(images, training=True)
+    for convolutions in models.CONVOLUTIONS:
+        got = models.inner_clone(model, convolutions)(images, training=True)
         np.testing.assert_allclose(got, want, atol=2e-3)
 
 
@@ -159,20 +159,6 @@ def test_batch_normalization_has_exact_second_derivatives(rng):
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("size, kernel, strides, padding", [
-    ((7, 10), (3, 3), (2, 2), "same"), ((8, 5), (3, 2), (1, 2), "same"),
-    ((7, 10), (2, 3), (2, 1), "valid"), ((6, 4), (1, 1), (1, 1), "same")])
-def test_patch_convolution_equals_the_stock_one(rng, size, kernel, strides,
-                                                padding):
-    x = rng.normal(size=(2, *size, 3)).astype("float32")
-    model = keras.Sequential([keras.Input([*size, 3]), keras.layers.Conv2D(
-        4, kernel, strides=strides, padding=padding, activation="tanh",
-        bias_initializer="normal")])
-    clone = models.inner_clone(model, patches=True)
-    assert isinstance(clone.layers[0], models.PatchConv2D)
-    np.testing.assert_allclose(clone(x), model(x), atol=1e-5)
-
-
 def small(*layers, inputs=(6, 6, 1)):
     return keras.Sequential([keras.Input(inputs), *layers])
 
@@ -184,7 +170,7 @@ def test_clone_copies_and_leaves_the_model_alone(rng):
     for w in model.weights:
         w.assign(rng.uniform(1, 2, w.shape))
     before = [w.numpy() for w in model.weights]
-    clone = models.inner_clone(model, patches=True)
+    clone = models.inner_clone(model, "gathered")
     for a, b in zip(model.trainable_variables, clone.trainable_variables,
                     strict=True):
         np.testing.assert_array_equal(a, b)
@@ -258,7 +244,7 @@ def test_images_of_any_size_are_cloned():
     model = keras.Sequential([
         keras.Input([None, None, 3]), keras.layers.Conv2D(4, 5),
         keras.layers.GlobalAveragePooling2D()])
-    assert models.inner_clone(model, True).count_params() == 304
+    assert models.inner_clone(model, "gathered").count_params() == 304
 
 
 def test_regularizers_are_refused():
@@ -295,8 +281,8 @@ def test_omniglot_equals_a_plain_computation(rng):
         weights.append(w.numpy())
     images = rng.random((6, 28, 28, 1)).astype("float32")
     want = plain_omniglot(weights, images)
-    for patches in (False, True):
-        got = models.inner_clone(model, patches)(images, training=True)
+    for convolutions in models.CONVOLUTIONS:
+        got = models.inner_clone(model, convolutions)(images, training=True)
         np.testing.assert_allclose(got, want, atol=2e-3)
 
 

@@ -57,7 +57,7 @@ def run(dataset, config: sine.SineConfig,
     shown = shown_tasks(opened[0])
     # Every algorithm has the same inner loop: one compiled function for all.
     evaluator = Evaluator(
-        opened[0].trainer.inner_loop, Engine(True, False, False),
+        opened[0].trainer.inner_loop, Engine(True, False),
         modes=(True,), steps=(0, config.eval_iters))
     columns = [column_of(opened[0], results[0], shown, evaluator, False)] + [
         column_of(e, r, shown, evaluator)

@@ -1,0 +1,148 @@
+"""Convolutions as matrix products of patches, for the inner loop's clone.
+
+The convolutions of few-shot networks are small: a matrix product of the same
+size is faster than a convolution kernel, and side by side over tasks, with
+other weights for each, it becomes a batched product where a stock convolution
+becomes a loop. The two classes differ in how they lay out the patches.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Above this many positions sliced patches no longer fit the caches.
+MAX_SLICED_POSITIONS = 28 * 28
+# Outputs of more positions than this are convolved faster by the stock kernel.
+MAX_GATHERED_POSITIONS = 14 * 14
+
+
+class SlicedConv2D(keras.layers.Conv2D):
+    """Conv2D as strided slices and one matrix product.
+
+    Vectorizes over tasks, and XLA fuses the slices.
+    """
+
+    @classmethod
+    def supports(cls, layer: keras.layers.Layer) -> bool:
+        """Whether this class can replace `layer`."""
+        return (type(layer) is keras.layers.Conv2D
+                and layer.data_format == "channels_last"
+                and layer.dilation_rate == (1, 1) and layer.groups == 1
+                and layer.padding in ("same", "valid")
+                and None not in layer.get_build_config()["input_shape"][1:])
+
+    @property
+    def frame(self) -> list[tuple[int, int, int]]:
+        """(outputs, padding before, padding after), down and across."""
+        shape = self.get_build_config()["input_shape"][1:3]
+        result = []
+        for size, kernel, stride in zip(shape, self.kernel_size, self.strides,
+                                        strict=True):
+            if self.padding == "same":
+                outputs = -(-size // stride)
+                pad = max((outputs - 1) * stride + kernel - size, 0)
+                result.append((outputs, pad // 2, pad - pad // 2))
+            else:
+                result.append(((size - kernel) // stride + 1, 0, 0))
+        return result
+
+    def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C], [rows * columns * C, F] -> [B * positions, F]."""
+        (out_h, *pad_h), (out_w, *pad_w) = self.frame
+        down, across = self.strides
+        if any(pad_h + pad_w):
+            inputs = tf.pad(inputs, [[0, 0], pad_h, pad_w, [0, 0]])
+        patches = tf.concat([
+            inputs[:, r:r + (out_h - 1) * down + 1:down,
+                   c:c + (out_w - 1) * across + 1:across]
+            for r in range(self.kernel_size[0])
+            for c in range(self.kernel_size[1])
+        ], axis=-1)
+        return tf.matmul(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
+
+    def call(self, inputs):
+        outputs = self.convolve(
+            inputs, tf.reshape(self.kernel, [-1, self.filters]))
+        # The bias before the reshape: TensorFlow fuses it into the product.
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias)
+        (out_h, *_), (out_w, *_) = self.frame
+        return self.activation(
+            tf.reshape(outputs, [-1, out_h, out_w, self.filters]))
+
+
+class GatheredConv2D(SlicedConv2D):
+    """Conv2D as one gather and one matrix product, for the CPU without XLA.
+
+    The kernel's gradient is a product with the same patches; the inputs'
+    gradient is the stock transposed convolution. Derivatives of all orders
+    are exact: each of the three is bilinear, and its gradients are the others.
+    """
+
+    @classmethod
+    def supports(cls, layer: keras.layers.Layer) -> bool:
+        """Whether this class can replace `layer` and is the faster one."""
+        return (super().supports(layer) and int(np.prod(
+            layer.output.shape[1:3])) <= MAX_GATHERED_POSITIONS)
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """For each element of the patches of an image, its pixel's place."""
+        height, width = self.get_build_config()["input_shape"][1:3]
+        rows, columns = (
+            (np.arange(outputs) * stride - before)[:, None] + np.arange(kernel)
+            for (outputs, before, _), stride, kernel in zip(
+                self.frame, self.strides, self.kernel_size, strict=True))
+        places = rows[:, None, :, None] * width + columns[None, :, None]
+        inside = (((rows >= 0) & (rows < height))[:, None, :, None]
+                  & ((columns >= 0) & (columns < width))[None, :, None])
+        # Outside the image is the zero that `_patches` puts behind it.
+        return np.where(inside, places, height * width).astype(
+            np.int32).ravel()
+
+    def _patches(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] -> [B * positions, rows * columns * C]."""
+        _, height, width, channels = inputs.shape
+        outside = tf.zeros([tf.shape(inputs)[0], 1, channels], inputs.dtype)
+        pixels = tf.concat([
+            tf.reshape(inputs, [-1, height * width, channels]), outside], 1)
+        return tf.reshape(
+            tf.gather(pixels, self._places, axis=1),
+            [-1, int(np.prod(self.kernel_size)) * channels])
+
+    def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def product(inputs, kernel):
+            patches = self._patches(inputs)
+
+            def gradient(upstream):
+                return (self._transposed(inputs, upstream, kernel),
+                        self._correlation(inputs, upstream, patches))
+
+            return tf.matmul(patches, kernel), gradient
+
+        return product(inputs, kernel)
+
+    def _transposed(self, inputs: tf.Tensor, upstream: tf.Tensor,
+                    kernel: tf.Tensor) -> tf.Tensor:
+        """The gradient with respect to the inputs, which give the shape."""
+        (out_h, *_), (out_w, *_) = self.frame
+        return tf.nn.conv2d_transpose(
+            tf.reshape(upstream, [-1, out_h, out_w, self.filters]),
+            tf.reshape(kernel, [*self.kernel_size, -1, self.filters]),
+            tf.shape(inputs), self.strides, self.padding.upper())
+
+    def _correlation(self, inputs: tf.Tensor, upstream: tf.Tensor,
+                     patches: tf.Tensor) -> tf.Tensor:
+        """The gradient with respect to the kernel."""
+        @tf.custom_gradient
+        def product(inputs, upstream):
+            def gradient(of_kernel):
+                return (self._transposed(inputs, upstream, of_kernel),
+                        self.convolve(inputs, of_kernel))
+
+            return tf.matmul(patches, upstream, transpose_a=True), gradient
+
+        return product(inputs, upstream)
