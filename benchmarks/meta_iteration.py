@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ from absl import app, flags  # noqa: E402
 from reptile_tf import engine as engines  # noqa: E402
 from reptile_tf import flags as flag_parser  # noqa: E402
 from reptile_tf import models, tasks  # noqa: E402
+from reptile_tf.config import Config  # noqa: E402
 from reptile_tf.datasets import mini_imagenet, omniglot, sine  # noqa: E402
 from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
@@ -117,14 +119,18 @@ def first_call(fn) -> float:
     return time.perf_counter() - start
 
 
-def source_of(dataset: str, ways: int, flags: list[str]):
-    """(config, task source) of random images, or of the sine waves."""
+def config_of(dataset: str, ways: int, flags: Sequence[str]) -> Config:
+    """The flagfile's configuration, with further flags."""
     if dataset == "sine":
-        config = flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
-    else:
-        config = flag_parser.parse(
-            ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-             *flags], ImageConfig, {})
+        return flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
+    return flag_parser.parse(
+        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+         *flags], ImageConfig, {})
+
+
+def source_of(dataset: str, ways: int, flags: Sequence[str]):
+    """(config, task source) of random images, or of the sine waves."""
+    config = config_of(dataset, ways, flags)
     use_threads(config, MODULES[dataset])
     if dataset == "sine":
         return config, sine.load(config)
@@ -138,6 +144,15 @@ def source_of(dataset: str, ways: int, flags: list[str]):
     return config, FewShotImages(data, config, build, on_device)
 
 
+def trainer_of(config: Config, source) -> MetaTrainer:
+    """A trainer as a run makes it."""
+    model = source.network()
+    return MetaTrainer(model, config.inner, config.meta, source.loss,
+                       source.lookup,
+                       engines.choose(model, config.jit_compile),
+                       iterations_per_call=source.iterations_per_call)
+
+
 def measure(dataset: str, ways: int, algorithm: str, task_order: str,
             jit_compile: str, repeats: int) -> dict:
     """Everything, for one configuration."""
@@ -145,9 +160,7 @@ def measure(dataset: str, ways: int, algorithm: str, task_order: str,
         f"--algorithm={algorithm}", f"--task_order={task_order}",
         f"--jit_compile={jit_compile}"])
     model, per_call = source.network(), source.iterations_per_call
-    trainer = MetaTrainer(model, config.inner, config.meta, source.loss,
-                          source.lookup, engines.choose(model, jit_compile),
-                          iterations_per_call=per_call)
+    trainer = trainer_of(config, source)
     sampler = source.sampler(tasks.generator(0, 1))
     evaluator = Evaluator(trainer.inner_loop, trainer.engine, source.lookup,
                           (False,), measure=source.measure,
