@@ -126,3 +126,28 @@ def test_the_peak_of_memory(benchmarks):
     grown = peak.bytes - before
     assert 64 * 2**20 <= grown < 96 * 2**20
     assert resident.trimmed() - before < 16 * 2**20
+
+
+def test_a_data_set_in_a_sparse_file(benchmarks, tmp_path):
+    """3 MB: 347 classes of 20 images of 432 bytes, 35 + 35 held out."""
+    import larger_than_memory
+    measured = larger_than_memory.measure(tmp_path, 3e6, 20, [
+        "--image_size=12", "--meta_iters=3", "--meta_batch=2",
+        "--inner_iters=2", "--inner_batch=5"])
+    assert measured["images"] == 347 * 20
+    assert measured["training_images"] == 277 * 20
+    assert measured["bytes"] > 347 * 20 * 432 > 10 * measured["bytes_on_disk"]
+    assert measured["meta_iterations"] == 3
+    # 3 x 2 tasks of 2 x 5 images of 5 classes.
+    assert 6 < measured["classes_seen"] <= 30
+    assert measured["classes_seen"] < measured["images_seen"] <= 60
+    assert 0 <= measured["lowest_image"] < measured["highest_image"] < 5540
+
+
+def test_a_mark_that_is_not_read_is_noticed(benchmarks, tmp_path,
+                                            monkeypatch):
+    import larger_than_memory
+    monkeypatch.setattr(larger_than_memory.FewShotImages, "fetch",
+                        lambda self, rows: self.data.images[rows * 0])
+    with pytest.raises(SystemExit, match="first and last image"):
+        larger_than_memory.measure(tmp_path, 1e6, 20, ["--image_size=12"])
