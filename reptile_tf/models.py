@@ -92,12 +92,17 @@ class BatchNormalization(keras.layers.Layer):
         shape = (input_shape[-1],)
         if self.scale:
             self.gamma = self.add_weight(shape=shape, initializer="ones",
-                                         name="gamma")
+                                         name="gamma", autocast=False)
         if self.center:
             self.beta = self.add_weight(shape=shape, initializer="zeros",
-                                        name="beta")
+                                        name="beta", autocast=False)
 
     def call(self, inputs, training=None):
+        # In mixed precision statistics are taken in the weights' type.
+        return tf.cast(self._normalized(tf.cast(inputs, self.variable_dtype)),
+                       self.compute_dtype)
+
+    def _normalized(self, inputs):
         if (self.fused and len(inputs.shape) == 4 and self.scale
                 and self.center and inputs.dtype == tf.float32):
             return tf.compat.v1.nn.fused_batch_norm(
@@ -250,18 +255,21 @@ def vectorizes(model: keras.Model, convolutions: bool = True) -> bool:
     return True
 
 
-def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
+def inner_clone(model: keras.Model, patches: bool = False,
+                mixed_bfloat16: bool = False) -> keras.Model:
     """A clone of `model` for the inner loop; `model` itself is not touched.
 
     Stock batch normalization becomes the exact one. With `patches`, for tasks
     side by side, convolutions become `PatchConv2D`; without, batch
-    normalization is fused. Trainable weights are in the model's order;
-    all weights are copies of the model's.
+    normalization is fused. With `mixed_bfloat16` every layer has Keras's
+    policy of that name. Trainable weights are in the model's order; all
+    weights are copies of the model's.
 
     Raises:
       InputError: a model that clone_model cannot copy, one of several inputs,
-        or a layer whose state changes when it is called in training, such as
-        Dropout's seed: one clone serves many tasks and must be pure.
+        one that is not float32 with `mixed_bfloat16`, or a layer whose state
+        changes when it is called in training, such as Dropout's seed: one
+        clone serves many tasks and must be pure.
     """
     if not isinstance(model, (keras.Sequential, Functional)):
         raise InputError(
@@ -284,6 +292,11 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
                 f"weight {variable.path!r} has a regularizer or a constraint, "
                 "which the inner loop would not apply: remove it (weight "
                 "decay is InnerConfig's)")
+        if mixed_bfloat16 and variable.dtype != "float32":
+            raise InputError(
+                f"mixed_bfloat16 keeps weights in float32, and weight "
+                f"{variable.path!r} is {variable.dtype}: make the model in "
+                "float32, or leave mixed_bfloat16 off")
     pairs = []
 
     def replace(layer):
@@ -296,6 +309,9 @@ def inner_clone(model: keras.Model, patches: bool = False) -> keras.Model:
         else:
             new = type(layer).from_config(layer.get_config())
         if isinstance(new, keras.layers.Layer):
+            if mixed_bfloat16 and not isinstance(
+                    new, keras.layers.InputLayer):
+                new.dtype_policy = "mixed_bfloat16"
             pairs.append((layer, new))
         return new
 
