@@ -3,7 +3,7 @@
     python benchmarks/meta_iteration.py
         [--dataset=omniglot|miniimagenet|sine] [--classes=20]
         [--algorithm=fomaml] [--task_order=sequential] [--jit_compile=on]
-        [--json]
+        [--mixed_bfloat16] [--json]
 
 Random images; the hyper-parameters of configs/. Work is 2 FLOP per
 multiply-add of the convolutions and the dense layer: forward, weights'
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ from absl import app, flags  # noqa: E402
 from reptile_tf import engine as engines  # noqa: E402
 from reptile_tf import flags as flag_parser  # noqa: E402
 from reptile_tf import models, tasks  # noqa: E402
+from reptile_tf.config import Config  # noqa: E402
 from reptile_tf.datasets import mini_imagenet, omniglot, sine  # noqa: E402
 from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
@@ -117,14 +119,18 @@ def first_call(fn) -> float:
     return time.perf_counter() - start
 
 
-def source_of(dataset: str, ways: int, flags: list[str]):
-    """(config, task source) of random images, or of the sine waves."""
+def config_of(dataset: str, ways: int, flags: Sequence[str]) -> Config:
+    """The flagfile's configuration, with further flags."""
     if dataset == "sine":
-        config = flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
-    else:
-        config = flag_parser.parse(
-            ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-             *flags], ImageConfig, {})
+        return flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
+    return flag_parser.parse(
+        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+         *flags], ImageConfig, {})
+
+
+def source_of(dataset: str, ways: int, flags: Sequence[str]):
+    """(config, task source) of random images, or of the sine waves."""
+    config = config_of(dataset, ways, flags)
     use_threads(config, MODULES[dataset])
     if dataset == "sine":
         return config, sine.load(config)
@@ -138,16 +144,21 @@ def source_of(dataset: str, ways: int, flags: list[str]):
     return config, FewShotImages(data, config, build, on_device)
 
 
-def measure(dataset: str, ways: int, algorithm: str, task_order: str,
-            jit_compile: str, repeats: int) -> dict:
+def trainer_of(config: Config, source) -> MetaTrainer:
+    """A trainer as a run makes it."""
+    model = source.network()
+    return MetaTrainer(model, config.inner, config.meta, source.loss,
+                       source.lookup,
+                       engines.choose(model, config.jit_compile),
+                       iterations_per_call=source.iterations_per_call)
+
+
+def measure(dataset: str, ways: int, flags: Sequence[str],
+            repeats: int) -> dict:
     """Everything, for one configuration."""
-    config, source = source_of(dataset, ways, [
-        f"--algorithm={algorithm}", f"--task_order={task_order}",
-        f"--jit_compile={jit_compile}"])
+    config, source = source_of(dataset, ways, flags)
     model, per_call = source.network(), source.iterations_per_call
-    trainer = MetaTrainer(model, config.inner, config.meta, source.loss,
-                          source.lookup, engines.choose(model, jit_compile),
-                          iterations_per_call=per_call)
+    trainer = trainer_of(config, source)
     sampler = source.sampler(tasks.generator(0, 1))
     evaluator = Evaluator(trainer.inner_loop, trainer.engine, source.lookup,
                           (False,), measure=source.measure,
@@ -182,8 +193,10 @@ def measure(dataset: str, ways: int, algorithm: str, task_order: str,
     eval_work = 1e-9 * (
         config.eval_iters * batch * training_flop(model) + scoring)
     return {
-        "dataset": dataset, "classes": ways, "algorithm": algorithm,
-        "task_order": task_order, "engine": str(trainer.engine),
+        "dataset": dataset, "classes": ways, "algorithm": config.algorithm,
+        "task_order": config.task_order,
+        "mixed_bfloat16": config.mixed_bfloat16,
+        "engine": str(trainer.engine),
         "gflop_per_meta_iteration": work,
         "ms_per_meta_iteration": 1e3 * with_sampling,
         "ms_without_sampling": 1e3 * without,
@@ -205,7 +218,8 @@ def text(m: dict) -> list[str]:
     """The figures for people."""
     return [
         f"{m['dataset']}, {m['classes']}-way, {m['algorithm']}, "
-        f"{m['task_order']}; {m['device']}, {m['num_threads']} threads",
+        f"{m['task_order']}{', mixed_bfloat16' * m['mixed_bfloat16']}; "
+        f"{m['device']}, {m['num_threads']} threads",
         f"engine: {m['engine']}",
         f"meta-iteration: {m['ms_per_meta_iteration']:.3g} ms, without "
         f"sampling {m['ms_without_sampling']:.3g} ms (sampling "
@@ -231,8 +245,11 @@ def main(argv) -> None:
     if FLAGS.matmul:
         print(own_matmul_gflops())
         return
-    measured = measure(FLAGS.dataset, FLAGS.classes, FLAGS.algorithm,
-                       FLAGS.task_order, FLAGS.jit_compile, FLAGS.repeats)
+    measured = measure(
+        FLAGS.dataset, FLAGS.classes,
+        [FLAGS[name].serialize() for name in (
+            "algorithm", "task_order", "jit_compile", "mixed_bfloat16")],
+        FLAGS.repeats)
     print("\n".join(text(measured)))
     if FLAGS.json:
         print(json.dumps(measured))
@@ -246,6 +263,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],
                       "of the meta-batch")
     flags.DEFINE_enum("jit_compile", "auto", engines.JIT_COMPILE, "XLA")
+    flags.DEFINE_bool("mixed_bfloat16", False, "compute in bfloat16")
     flags.DEFINE_bool("matmul", False, "print the matmul rate, nothing else")
     flags.DEFINE_integer("repeats", 40, "timed meta-iterations", 1)
     flags.DEFINE_bool("json", False, "print one JSON object as the last line")

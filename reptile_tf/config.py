@@ -92,6 +92,11 @@ class Config:
         "parallel", "whether each slot of the meta-batch keeps its own inner "
         "Adam v, or v passes through the tasks one after the other", True,
         TASK_ORDERS)
+    mixed_bfloat16: bool = flag(
+        False, "compute the network in bfloat16, in training and in "
+        "evaluation; weights, (v, t), batch-norm statistics, loss and outer "
+        "step stay in float32, and what is exported computes in float32",
+        True)
     recompute_gradients: bool = flag(
         False, "MAML in the memory of one inner step: run each again on the "
         "way back", True)
@@ -114,7 +119,8 @@ class Config:
     def inner(self) -> InnerConfig:
         """The inner optimizer's part."""
         return InnerConfig(self.learning_rate, self.inner_optimizer,
-                           self.inner_loss, self.weight_decay)
+                           self.inner_loss, self.weight_decay,
+                           self.mixed_bfloat16)
 
     @property
     def meta(self) -> MetaConfig:

@@ -51,12 +51,15 @@ class InnerConfig:
       inner_loss: "sum" over the mini-batch, as in the authors' code, or
         "mean".
       weight_decay: factor on all weights before each step; 1 is none.
+      mixed_bfloat16: the network computes in bfloat16, forward and backward;
+        weights, (v, t), batch-norm statistics and loss stay in float32.
     """
 
     learning_rate: float = 1e-3
     inner_optimizer: str = "adam"
     inner_loss: str = "sum"
     weight_decay: float = 1.0
+    mixed_bfloat16: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("inner_optimizer", ("adam", "sgd")),
@@ -137,9 +140,13 @@ class InnerLoop:
         return InnerState(v, tf.zeros([], tf.int64))
 
     def outputs(self, weights: Weights, inputs: Any) -> tf.Tensor:
-        """The network at `weights`, with the statistics of this batch."""
-        return self.model.stateless_call(weights, self._constants, inputs,
-                                         training=True)[0]
+        """The network at `weights`, with the statistics of this batch.
+
+        In the weights' type, whatever the network computes in.
+        """
+        outputs = self.model.stateless_call(weights, self._constants, inputs,
+                                            training=True)[0]
+        return tf.cast(outputs, weights[0].dtype)
 
     def loss(self, weights: Weights, inputs: Any, targets: Any) -> tf.Tensor:
         """Scalar loss of a mini-batch: sum or mean over its examples."""

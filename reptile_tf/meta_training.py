@@ -121,7 +121,8 @@ class MetaTrainer:
         self.engine = engine or engines.choose(model)
         self.lookup, self.loss = lookup or tf.identity, loss
         self.update = REGISTRY[self.meta.algorithm]
-        clone = models.inner_clone(model, self.engine.convolutions)
+        clone = models.inner_clone(model, self.engine.convolutions,
+                                   self.inner.mixed_bfloat16)
         second_order = self.update.second_order
         self._training_loop = InnerLoop(
             clone, self.inner, loss, unroll=second_order,

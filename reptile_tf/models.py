@@ -98,12 +98,17 @@ class BatchNormalization(keras.layers.Layer):
         shape = (input_shape[-1],)
         if self.scale:
             self.gamma = self.add_weight(shape=shape, initializer="ones",
-                                         name="gamma")
+                                         name="gamma", autocast=False)
         if self.center:
             self.beta = self.add_weight(shape=shape, initializer="zeros",
-                                        name="beta")
+                                        name="beta", autocast=False)
 
     def call(self, inputs, training=None):
+        # In mixed precision statistics are taken in the weights' type.
+        return tf.cast(self._normalized(tf.cast(inputs, self.variable_dtype)),
+                       self.compute_dtype)
+
+    def _normalized(self, inputs):
         if (self.fused and len(inputs.shape) == 4 and self.scale
                 and self.center and inputs.dtype == tf.float32):
             return tf.compat.v1.nn.fused_batch_norm(
@@ -213,8 +218,8 @@ def vectorizes(model: keras.Model, convolutions: bool = True) -> bool:
     return True
 
 
-def inner_clone(model: keras.Model, convolutions: str = "stock"
-                ) -> keras.Model:
+def inner_clone(model: keras.Model, convolutions: str = "stock",
+                mixed_bfloat16: bool = False) -> keras.Model:
     """A clone of `model` for the inner loop; `model` itself is not touched.
 
     Stock batch normalization becomes the exact one. Trainable weights are in
@@ -224,11 +229,13 @@ def inner_clone(model: keras.Model, convolutions: str = "stock"
       model: a Sequential or functional model, built.
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by
         side; with the others batch normalization is fused.
+      mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
       InputError: a model that clone_model cannot copy, one of several inputs,
-        or a layer whose state changes when it is called in training, such as
-        Dropout's seed: one clone serves many tasks and must be pure.
+        one that is not float32 with `mixed_bfloat16`, or a layer whose state
+        changes when it is called in training, such as Dropout's seed: one
+        clone serves many tasks and must be pure.
     """
     if not isinstance(model, (keras.Sequential, Functional)):
         raise InputError(
@@ -251,6 +258,11 @@ def inner_clone(model: keras.Model, convolutions: str = "stock"
                 f"weight {variable.path!r} has a regularizer or a constraint, "
                 "which the inner loop would not apply: remove it (weight "
                 "decay is InnerConfig's)")
+        if mixed_bfloat16 and variable.dtype != "float32":
+            raise InputError(
+                f"mixed_bfloat16 keeps weights in float32, and weight "
+                f"{variable.path!r} is {variable.dtype}: make the model in "
+                "float32, or leave mixed_bfloat16 off")
     convolution, fused = CONVOLUTIONS[convolutions], convolutions != "sliced"
     pairs = []
 
@@ -264,6 +276,9 @@ def inner_clone(model: keras.Model, convolutions: str = "stock"
         else:
             new = type(layer).from_config(layer.get_config())
         if isinstance(new, keras.layers.Layer):
+            if mixed_bfloat16 and not isinstance(
+                    new, keras.layers.InputLayer):
+                new.dtype_policy = "mixed_bfloat16"
             pairs.append((layer, new))
         return new
 

@@ -3,13 +3,22 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reptile_tf import models
+from reptile_tf.experiments import plotting
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """benchmarks/ as a place of modules."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
 def test_json_holds_the_figures():
@@ -33,8 +42,7 @@ def test_json_holds_the_figures():
     (models.omniglot, 5, 5 * 5 * 10, 3.93024),
     (models.omniglot, 20, 5 * 10 * 20, 15.744),
     (models.mini_imagenet, 5, 5 * 8 * 10, 61.215437)])
-def test_work_of_a_meta_iteration(build, ways, examples, gflop, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+def test_work_of_a_meta_iteration(build, ways, examples, gflop, benchmarks):
     import meta_iteration
     assert 1e-9 * examples * meta_iteration.training_flop(
         build(ways)) == pytest.approx(gflop, rel=1e-7)
@@ -46,3 +54,100 @@ def test_a_configuration_that_does_not_exist():
         cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "--classes=7 has no flagfile" in done.stdout + done.stderr
+
+
+def test_a_line_through_points(benchmarks):
+    import scaling
+    line = scaling.fit([1, 2, 4], [3, 5, 9])
+    np.testing.assert_allclose([line.a, line.b, line.worst], [1, 2, 0],
+                               atol=1e-12)
+    # b = 0 by symmetry; 2 (a - 1)^2 + (a / 2 - 1)^2 is least at a = 10 / 9.
+    line = scaling.fit([1, 2, 3], [1, 2, 1])
+    np.testing.assert_allclose([line.a, line.b, line.worst],
+                               [10 / 9, 0, 4 / 9], atol=1e-12)
+
+
+def test_points_of_the_curves(benchmarks):
+    """A value of the flagfile is no flag: curves share that point."""
+    import scaling
+    assert scaling.Curve("reptile", "classes", (5,)).point(5) == ""
+    assert scaling.Curve("reptile", "inner_batch", (10,)).point(10) == ""
+    curve = scaling.Curve("maml", "inner_iters", (5,), {
+        "meta_batch": 1, "algorithm": "maml", "recompute_gradients": True})
+    assert curve.point(64) == (
+        "--meta_batch=1 --algorithm=maml --recompute_gradients "
+        "--inner_iters=64")
+
+
+def test_the_table_and_the_figure_of_measured_points(benchmarks, tmp_path):
+    import scaling
+    points = {
+        curve.point(x): {"ms": 10 + 2 * x, "peak_mb": 3.0, "program_mb": 40.0,
+                         "compile_seconds": 5.0}
+        for curve in scaling.CURVES for x in curve.values}
+    for curve in scaling.CURVES:
+        if curve.name == scaling.RECOMPUTED:
+            for x in curve.values:
+                points[curve.point(x)]["ms"] = 1.5 * (10 + 2 * x)
+    result = {"device": "CPU", "num_threads": 2, "commit": "0123456789abcdef",
+              "matmul_gflops": 200.0, "points": points,
+              "fits": scaling.fits(points),
+              "recompute_ratio": scaling.ratios(points)}
+    lines = scaling.table(result)
+    assert ("| maml | inner steps, one task | 2, 64 | 10 + 2 x | 0 % | "
+            in "\n".join(lines))
+    assert ("| maml --recompute_gradients | inner steps, one task | 2, 64 | "
+            "15 + 3 x | 0 % | " in "\n".join(lines))
+    assert "1.50 at 2 steps" in lines[-1] and "1.50 at 64 steps" in lines[-1]
+    paths = plotting.save(scaling.draw(result), tmp_path, "scaling")
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_a_stopped_measurement_goes_on_and_a_finished_one_starts_again(
+        benchmarks, tmp_path):
+    import scaling
+    path, facts = tmp_path / "scaling.json", {"commit": "a", "num_threads": 2}
+    points = {"--classes=20": {"ms": 1.0}}
+    assert scaling.begun(path, facts) == {}
+    scaling.write(path, {**facts, "points": points})
+    assert scaling.begun(path, facts) == points
+    assert scaling.begun(path, {**facts, "commit": "b"}) == {}
+    scaling.write(path, {**facts, "points": points, "fits": []})
+    assert scaling.begun(path, facts) == {}
+
+
+def test_the_peak_of_memory(benchmarks):
+    import resident
+    before = resident.trimmed()
+    with resident.Peak() as peak:
+        held = np.ones(8 * 2**20)  # 64 MiB, given back before the end.
+        time.sleep(0.05)
+        del held
+    grown = peak.bytes - before
+    assert 64 * 2**20 <= grown < 96 * 2**20
+    assert resident.trimmed() - before < 16 * 2**20
+
+
+def test_a_data_set_in_a_sparse_file(benchmarks, tmp_path):
+    """3 MB: 347 classes of 20 images of 432 bytes, 35 + 35 held out."""
+    import larger_than_memory
+    measured = larger_than_memory.measure(tmp_path, 3e6, 20, [
+        "--image_size=12", "--meta_iters=3", "--meta_batch=2",
+        "--inner_iters=2", "--inner_batch=5"])
+    assert measured["images"] == 347 * 20
+    assert measured["training_images"] == 277 * 20
+    assert measured["bytes"] > 347 * 20 * 432 > 10 * measured["bytes_on_disk"]
+    assert measured["meta_iterations"] == 3
+    # 3 x 2 tasks of 2 x 5 images of 5 classes.
+    assert 6 < measured["classes_seen"] <= 30
+    assert measured["classes_seen"] < measured["images_seen"] <= 60
+    assert 0 <= measured["lowest_image"] < measured["highest_image"] < 5540
+
+
+def test_a_mark_that_is_not_read_is_noticed(benchmarks, tmp_path,
+                                            monkeypatch):
+    import larger_than_memory
+    monkeypatch.setattr(larger_than_memory.FewShotImages, "fetch",
+                        lambda self, rows: self.data.images[rows * 0])
+    with pytest.raises(SystemExit, match="first and last image"):
+        larger_than_memory.measure(tmp_path, 1e6, 20, ["--image_size=12"])

@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from reptile_tf import experiment, memory
@@ -135,6 +137,33 @@ def test_the_data_sets_own_flags_are_compared_too(finished, capsys, flag):
     assert main(finished[0], *flags) == 1
     error = capsys.readouterr().err
     assert "another configuration" in error and f"{flag} asked for" in error
+
+
+def test_mixed_bfloat16_trains_and_exports_float32(tmp_path, capsys):
+    short, run = ["--meta_iters=2", "--eval_samples=2"], tmp_path / "run"
+    assert main(run, *short, "--mixed_bfloat16") == 0
+    assert main(run, *short) == 1
+    assert "--mixed_bfloat16 there, --nomixed_bfloat16 asked for" in (
+        capsys.readouterr().err)
+    assert main(tmp_path / "plain", *short) == 0
+    arrays, plain = (Checkpoints(tmp_path / name / "checkpoints").load(print)[0]
+                     for name in ("run", "plain"))
+    for name in ("phi/0", "v/0"):
+        assert arrays[name].dtype == np.float32
+        scale = np.abs(plain[name]).max()
+        np.testing.assert_allclose(arrays[name], plain[name],
+                                   atol=0.1 * scale)
+        assert np.abs(arrays[name] - plain[name]).max() > 1e-5 * scale
+    model = keras.models.load_model(run / "initialization" / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    np.testing.assert_array_equal(model.trainable_variables[0],
+                                  arrays["phi/0"])
+    loaded = tf.saved_model.load(run / "initialization")
+    assert {v.dtype for v in [*loaded.phi, *loaded.v]} == {tf.float32}
+    images = tf.random.stateless_uniform([5, 4, 3, 1], [1, 2])
+    np.testing.assert_allclose(
+        loaded.signatures["serving_default"](images=images)["logits"],
+        model(images, training=True), rtol=1e-5, atol=1e-5)
 
 
 def test_train_shots_that_mean_shots_do_not_change_on_resume(

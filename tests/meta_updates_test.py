@@ -283,10 +283,10 @@ def oracle(name, inner, phi, state, batches, order):
 
 
 def mapped(name, order, engine, optimizer, dtype, batches,
-           recompute=False):
+           recompute=False, mixed=False):
     """(inner, phi, state, result of the engine)."""
     model = convolutional(dtype)
-    clone = models.inner_clone(model, engine.convolutions)
+    clone = models.inner_clone(model, engine.convolutions, mixed)
     config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer)
     inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
                       recompute=recompute, jit=engine.jit)
@@ -371,3 +371,17 @@ def test_task_orders_agree_with_sgd_only(rng, optimizer, same):
                "float64", batches)[3][0] for order in engines.TASK_ORDERS)
     assert same == all(np.allclose(a, b, rtol=1e-10, atol=1e-12)
                        for a, b in zip(parallel, sequential, strict=True))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["reptile", "maml"])
+def test_mixed_bfloat16_is_near_float32(rng, name, engine):
+    """bfloat16 has 8 bits, float32 24: far from equal, and not far off."""
+    batches = meta_batch(rng, "float32")
+    (*_, (want, _)), (*_, state, (got, after)) = (
+        mapped(name, "parallel", ENGINES[engine], "adam", "float32", batches,
+               mixed=mixed) for mixed in (False, True))
+    for a, b in zip([*got, *after.v], [*want, *state.v], strict=True):
+        assert a.dtype == tf.float32 and a.shape == b.shape
+    a, b = (np.concatenate([np.ravel(x) for x in d]) for d in (got, want))
+    assert 2**-13 < np.linalg.norm(a - b) / np.linalg.norm(b) < 2**-4

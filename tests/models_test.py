@@ -297,3 +297,64 @@ def test_vectorizes():
     assert not models.vectorizes(models.mini_imagenet(5))
     assert not models.vectorizes(small(keras.layers.Conv2D(2, 3, groups=1,
                                                            dilation_rate=2)))
+
+
+@pytest.mark.parametrize("convolutions", models.CONVOLUTIONS)
+@pytest.mark.parametrize("build", [
+    lambda: models.omniglot(3), lambda: models.mini_imagenet(3, 0, 12)],
+    ids=["omniglot", "mini_imagenet"])
+def test_a_mixed_clone_computes_in_bfloat16(rng, build, convolutions):
+    """First and second derivatives too, from weights that are float32."""
+    model = build()
+    x = tf.constant(rng.random((9, *model.input_shape[1:])), tf.float32)
+    results = []
+    for mixed in (False, True):
+        clone = models.inner_clone(model, convolutions, mixed)
+        weights = [v.value for v in clone.trainable_variables]
+        direction = [tf.ones_like(w) for w in weights]
+
+        @tf.function
+        def derivatives(weights, clone=clone, direction=direction):
+            with tf.GradientTape() as outer:
+                outer.watch(weights)
+                with tf.GradientTape() as inner:
+                    inner.watch(weights)
+                    y = clone.stateless_call(weights, [], x, training=True)[0]
+                    loss = tf.reduce_sum(tf.sin(tf.cast(y, tf.float32)))
+                g = inner.gradient(loss, weights)
+                along = tf.add_n([tf.reduce_sum(a * b) for a, b in zip(
+                    g, direction, strict=True)])
+            return y, g[-2], outer.gradient(along, weights)[-2]
+
+        results.append(derivatives(weights))
+        dtypes = {layer.compute_dtype for layer in clone.layers}
+        assert dtypes == {"bfloat16" if mixed else "float32"}
+        assert results[-1][0].dtype == dtypes.pop()
+        assert {w.dtype for w in weights} == {tf.float32}
+        assert {w.dtype for w in results[-1][1:]} == {tf.float32}
+    # Second derivatives multiply more rounded numbers.
+    for want, got, most in zip(*results, (2**-5, 2**-5, 2**-2), strict=True):
+        got = tf.cast(got, tf.float32)
+        error = np.linalg.norm(got - want) / np.linalg.norm(want)
+        assert 2**-13 < error < most
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_mixed_batch_normalization_takes_statistics_in_float32(fused):
+    """bfloat16 has 256 and 258, and not their mean."""
+    x = np.full((3, 2, 5, 1), 256.0)
+    x[1, :, :3] = 258
+    layer = models.BatchNormalization(1e-3, fused=fused,
+                                      dtype="mixed_bfloat16")
+    got = layer(tf.constant(x, tf.bfloat16))
+    want = (x - x.mean()) / np.sqrt(x.var() + 1e-3)
+    assert got.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(got, tf.float32), want, rtol=2**-8)
+
+
+def test_mixed_bfloat16_of_another_type_is_refused():
+    model = keras.Sequential([
+        keras.Input([3]), keras.layers.Dense(2, dtype="float64")])
+    with pytest.raises(InputError, match="kernel.*is float64.*float32"):
+        models.inner_clone(model, mixed_bfloat16=True)

@@ -63,6 +63,12 @@ class MiniImageNetConfig(ImageConfig):
                 f"folder with one of: {forms.FORMS}")
 
     @property
+    def pixels(self) -> prepared.Pixels:
+        """What images are made into."""
+        return prepared.Pixels(self.image_size, self.channels,
+                               self.resize_filter)
+
+    @property
     def cache(self) -> Path:
         """The folder of decoded images."""
         if self.cache_dir:
@@ -95,9 +101,7 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
             "(%s, ...); images end in %s", f"{len(form.unread):,}",
             form.unread[0], ", ".join(SUFFIXES))
     found = prepared.open_or_prepare(
-        form, folder, prepared.Pixels(
-            config.image_size, config.channels, config.resize_filter),
-        config.cache, check, log)
+        form, folder, config.pixels, config.cache, check, log)
     images = few_shot.Parts([found.images[s] for s in SPLITS])
     resize = config.resize_filter or "none"
     data = few_shot.ImageData(

@@ -17,6 +17,8 @@ from reptile_tf.datasets.mini_imagenet.listing import (
 )
 from reptile_tf.errors import InputError
 
+NAMES = tuple(f"mini-imagenet-cache-{s}.pkl" for s in SPLITS)
+
 
 class _Dtype:
     """Stands for numpy.dtype: plain numbers and texts, no fields or objects.
@@ -119,16 +121,15 @@ def _plain(value: Any) -> Any:
 
 def recognize(folder: Path) -> Form | None:
     """The form, if the folder holds it."""
-    names = tuple(f"mini-imagenet-cache-{s}.pkl" for s in SPLITS)
-    if not any((folder / n).exists() for n in names):
+    if not any((folder / n).exists() for n in NAMES):
         return None
-    missing_part(folder, names, "some cache pickles")
+    missing_part(folder, NAMES, "some cache pickles")
 
     def listing() -> Listing:
         return {split: _of_pickle(folder / name)
-                for split, name in zip(SPLITS, names, strict=True)}
+                for split, name in zip(SPLITS, NAMES, strict=True)}
 
-    return Form("cache pickles", stats(folder / n for n in names), listing)
+    return Form("cache pickles", stats(folder / n for n in NAMES), listing)
 
 
 def _of_pickle(path: Path) -> dict[str, list[Image]]:

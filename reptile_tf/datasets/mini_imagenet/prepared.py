@@ -64,6 +64,11 @@ class Pixels:
     channels: int
     resize_filter: str
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+        return self.size, self.size, self.channels
+
     def of(self, image: Image) -> np.ndarray:
         """uint8 [size, size, channels].
 
@@ -93,8 +98,7 @@ class Pixels:
                         f"is {picture.size[0]}x{picture.size[1]}")
                 picture = picture.resize((self.size, self.size),
                                          FILTERS[self.resize_filter])
-            return np.asarray(picture).reshape(
-                self.size, self.size, self.channels)
+            return np.asarray(picture).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,7 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
       InputError: images that cannot be read, all of them; no space; a folder
         that cannot be written.
     """
-    key = hashlib.sha256(json.dumps([
-        LAYOUT, str(source.resolve()), form.name, form.fingerprint,
-        pixels.size, pixels.channels, pixels.resize_filter,
-    ]).encode()).hexdigest()[:20]
-    home = cache / key
+    home = home_of(form, source, pixels, cache)
     if home.exists():
         try:
             found = _open(home)
@@ -152,6 +152,21 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
     check(counts)
     _prepare(form, listing, counts, pixels, home)
     return _open(home)
+
+
+def home_of(form: Form, source: Path, pixels: Pixels, cache: Path) -> Path:
+    """The folder of one preparation; arguments as of `open_or_prepare`."""
+    key = hashlib.sha256(json.dumps([
+        LAYOUT, str(source.resolve()), form.name, form.fingerprint,
+        pixels.size, pixels.channels, pixels.resize_filter,
+    ]).encode()).hexdigest()[:20]
+    return cache / key
+
+
+def write_index(home: Path, form: str, checksum: str, classes: Counts) -> None:
+    """What stands beside the arrays: the other fields of `Prepared`."""
+    (home / INDEX).write_text(json.dumps({
+        "form": form, "checksum": checksum, "classes": classes}))
 
 
 def _open(home: Path) -> Prepared:
@@ -173,8 +188,7 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
                          f"({e}): name another with --cache_dir") from e
     try:
         checksum = _write(listing, pixels, beside)
-        (beside / INDEX).write_text(json.dumps({
-            "form": form.name, "checksum": checksum, "classes": counts}))
+        write_index(beside, form.name, checksum, counts)
         try:
             beside.rename(home)
         except OSError:
@@ -207,8 +221,8 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
             disable=not sys.stdout.isatty(),
             ncols=shutil.get_terminal_size().columns) as bar:
         for split, images in flat.items():
-            shape = (len(images), pixels.size, pixels.size, pixels.channels)
-            array = _allocate(folder / f"{split}.npy", shape)
+            array = _allocate(folder / f"{split}.npy",
+                              (len(images), *pixels.shape))
             decoded = _decoded(pool, images, pixels, array)
             try:
                 for i, error in enumerate(decoded):
