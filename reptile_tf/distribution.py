@@ -233,6 +233,8 @@ class Distributed(Replicas):
         try:
             yield
         except LOST as e:
+            if self.cluster.processes == 1:
+                raise
             raise InputError(
                 f"{self._lost(str(e))} has ended or cannot be reached (its "
                 "own last lines say why). Start all workers again with the "

@@ -78,7 +78,7 @@ class Experiment:
         # Outputs and their gradients; a tape keeps those of all inner steps.
         kept = update.second_order and not c.recompute_gradients
         examples = c.inner_batch * (c.inner_iters if kept else 1)
-        slots = c.meta.slots // self.replicas.cluster.processes
+        slots = c.meta.slots // self.replicas.number
         memory.require(
             2 * memory.activations(self.model) * examples * slots,
             f"training on {slots} tasks of mini-batches of "
