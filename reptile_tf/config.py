@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from reptile_tf.distribution import DISTRIBUTIONS
 from reptile_tf.engine import JIT_COMPILE, TASK_ORDERS
 from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import InnerConfig
@@ -103,6 +104,10 @@ class Config:
     jit_compile: str = flag(
         "auto", "XLA; auto: on a GPU, and on the CPU where it is measured "
         "best", True, JIT_COMPILE)
+    distribution: str = flag(
+        "none", "who shares the tasks of a meta-batch: one device, mirrored: "
+        "all GPUs of this machine, multi_worker: the machines of TF_CONFIG",
+        False, DISTRIBUTIONS)
     run_dir: str = flag(
         "", "folder of the run; unset means "
         "runs/<dataset>-<algorithm>-seed<seed>")
@@ -214,7 +219,8 @@ class Config:
             name, value = field.name, getattr(self, field.name)
             if name == "train_shots":
                 value = self.task.train_shots  # What 0 meant.
-            if name in ("run_dir", "pretrained", "resume") or value is None:
+            if name in ("run_dir", "pretrained", "resume",
+                        "distribution") or value is None:
                 continue
             if isinstance(value, bool):
                 lines[name] = f"--{'' if value else 'no'}{name}"

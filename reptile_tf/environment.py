@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
                         or _cpus())}
 
 
-def use_threads(config, dataset) -> None:
+def use_threads(config, dataset, processes: int = 1) -> None:
     """Divide the CPU threads; before TensorFlow's first operation.
 
     Where the tasks of a meta-batch occupy all threads, each operation runs on
@@ -39,10 +39,11 @@ def use_threads(config, dataset) -> None:
       config: the run's; of it num_threads (0 means all), jit_compile and
         meta.slots.
       dataset: a module of `datasets`, with LARGE.
+      processes: that share the tasks, on a machine each.
     """
     threads = config.num_threads or _cpus()
     alone = (dataset.LARGE and config.jit_compile != "on"
-             and config.meta.slots >= threads)
+             and config.meta.slots // processes >= threads)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(
             1 if alone else threads)

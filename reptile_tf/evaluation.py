@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf import engine as engines
+from reptile_tf.distribution import Replicas
 from reptile_tf.inner_loop import InnerLoop, InnerState, Weights
 from reptile_tf.tasks import EvaluationTasks
 
@@ -104,6 +105,7 @@ class Evaluator:
         means after all.
       measure: what a score is the mean of.
       fetch: on the host, what the tasks hold -> what `lookup` takes.
+      replicas: whose processes share the tasks; None means one.
     """
 
     def __init__(
@@ -115,7 +117,9 @@ class Evaluator:
         steps: Iterable[int] | None = None,
         measure: Measure = accuracy,
         fetch: Callable[[np.ndarray], np.ndarray] = lambda inputs: inputs,
+        replicas: Replicas | None = None,
     ) -> None:
+        self.replicas = replicas or Replicas()
         self.inner, self.engine, self.lookup = inner, engine, lookup
         self.modes, self.measure, self.fetch = tuple(modes), measure, fetch
         self.steps = tuple(steps) if steps is not None else None
@@ -164,23 +168,27 @@ class Evaluator:
           phi: the initialization.
           state: (v, t) that every task starts from.
           tasks: the tasks, looked up TASKS_PER_CALL at a time.
-          between: called after each compiled call with its number of tasks.
+          between: called after each compiled call with the number of tasks
+            that all processes scored.
         """
         number = len(tasks.query_targets)
         cells = [(steps, mode)
                  for steps in self.steps or [tasks.inputs.shape[1]]
                  for mode in self.modes]
-        values = [[] for _ in cells]
-        for start in range(0, number, TASKS_PER_CALL):
+        values, cluster = [[] for _ in cells], self.replicas.cluster
+        at_once = TASKS_PER_CALL * cluster.processes
+        for start in range(0, number, at_once):
             # The last call is filled up with tasks that are not counted, so
             # that one compiled function serves all.
-            rows = np.arange(start, start + TASKS_PER_CALL) % number
+            first = start + TASKS_PER_CALL * cluster.index
+            rows = np.arange(first, first + TASKS_PER_CALL) % number
             chunk = EvaluationTasks(*(x[rows] for x in tasks))
-            counted = min(TASKS_PER_CALL, number - start)
-            for of_cell, outputs in zip(
-                    values, self.outputs(phi, state, chunk), strict=True):
-                of_cell.extend(self.measure(
-                    outputs.numpy(), chunk.query_targets)[:counted])
+            counted = min(at_once, number - start)
+            scored = self.replicas.gather([
+                self.measure(outputs.numpy(), chunk.query_targets)
+                for outputs in self.outputs(phi, state, chunk)])
+            for of_cell, measured in zip(values, scored, strict=True):
+                of_cell.extend(measured.ravel()[:counted])
             between(counted)
         return [Score(*cell, number, *mean_and_ci95(of_cell))
                 for cell, of_cell in zip(cells, values, strict=True)]

@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ import tensorflow as tf
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from reptile_tf import distribution, export, flags, memory, tasks
 from reptile_tf import engine as engines
-from reptile_tf import export, flags, memory, tasks
 from reptile_tf.config import Config
+from reptile_tf.distribution import Replicas
 from reptile_tf.environment import commit, environment, use_threads
 from reptile_tf.errors import InputError
 from reptile_tf.evaluation import Evaluator
@@ -37,14 +39,17 @@ class Experiment:
       config: the flags.
       directory: where it leaves its files.
       log: for the reader.
+      replicas: that share the work; None means one.
     """
 
     def __init__(self, dataset, config: Config, directory: RunDirectory,
-                 log) -> None:
+                 log, replicas: Replicas | None = None) -> None:
+        self.replicas = replicas or Replicas()
         self.dataset, self.config = dataset, config
         self.directory, self.log = directory, log
         self.elapsed, self.evaluated = 0.0, 0
-        self._last_save = self._started = time.monotonic()
+        # The first checkpoint is of the start.
+        self._last_save, self._started = float("-inf"), time.monotonic()
         self.source = dataset.load(config)
         log.info("data: %s", self.source.describe())
         self.model = self.source.network()
@@ -53,7 +58,7 @@ class Experiment:
         self.evaluator = Evaluator(
             self.trainer.inner_loop, self.trainer.engine, self.source.lookup,
             config.modes, config.eval_steps, self.source.measure,
-            self.source.fetch)
+            self.source.fetch, self.replicas)
         self.rng = tasks.generator(config.seed, tasks.TRAINING_STREAM)
         self.sampler = self.source.sampler(self.rng)
         self.fingerprint = self.source.fingerprint()
@@ -65,16 +70,18 @@ class Experiment:
         return MetaTrainer(
             model, c.inner, c.meta, source.loss, source.lookup,
             engines.choose(model, c.jit_compile),
-            iterations_per_call=source.iterations_per_call)
+            iterations_per_call=source.iterations_per_call,
+            replicas=self.replicas)
 
     def _check_memory(self) -> None:
         c, update = self.config, REGISTRY[self.config.algorithm]
         # Outputs and their gradients; a tape keeps those of all inner steps.
         kept = update.second_order and not c.recompute_gradients
         examples = c.inner_batch * (c.inner_iters if kept else 1)
+        slots = c.meta.slots // self.replicas.number
         memory.require(
-            2 * memory.activations(self.model) * examples * c.meta.slots,
-            f"training on {c.meta.slots} tasks of mini-batches of "
+            2 * memory.activations(self.model) * examples * slots,
+            f"training on {slots} tasks of mini-batches of "
             f"{c.inner_batch} at once",
             "lower --inner_batch or --meta_batch, or use "
             "--task_order=sequential")
@@ -82,23 +89,36 @@ class Experiment:
     # -- checkpoints --------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of this very moment."""
-        self.directory.checkpoints.save(
-            self.trainer.iteration, self.trainer.state_dict(), {
+        """Write a checkpoint of this very moment; all processes must."""
+        arrays = self.trainer.state_dict()
+        if self.directory.writes:
+            self.directory.checkpoints.save(self.trainer.iteration, arrays, {
                 "sampler": self.rng.bit_generator.state,
                 "metrics": self.directory.metrics_text(),
                 "evaluated": self.evaluated,
                 "elapsed": self._seconds(),
                 "data": self.fingerprint,
-                "environment": environment()})
+                "environment": self._environment()})
         self._last_save = time.monotonic()
 
     def restore(self) -> None:
         """Go on from the newest checkpoint, or start.
 
         Raises:
-          InputError: the checkpoint was made from other data.
+          InputError: the checkpoint was made from other data, or the workers
+            of a run do not start alike.
         """
+        self._load()
+        # Where all have loaded, the chief may write.
+        self.replicas.same({
+            "their meta-iteration": self.trainer.iteration,
+            "the checksum of their flags": zlib.crc32(
+                repr(self.config.lines()).encode()),
+            "that of their data": self.fingerprint,
+            "that of their weights": zlib.crc32(
+                b"".join(w.numpy().tobytes() for w in self.trainer.weights))})
+
+    def _load(self) -> None:
         found = self.directory.checkpoints.load(self.log.warning)
         if found is None:
             if not self.config.pretrained:
@@ -110,12 +130,13 @@ class Experiment:
                 f"{self.directory.path} was trained on other data than "
                 f"{self.source.source}: use the same --data, --data_dir and "
                 "--seed, or another --run_dir")
-        for name, value in environment().items():
-            if meta["environment"].get(name) != value:
+        then = {"replicas": 1, **meta["environment"]}
+        for name, value in self._environment().items():
+            if then.get(name) != value:
                 self.log.warning(
                     "warning: %s was %s, now %s: the rest of the run may "
                     "differ in the last bits", name,
-                    meta["environment"].get(name), value)
+                    then.get(name), value)
         self.trainer.load_state_dict(arrays)
         self.rng.bit_generator.state = meta["sampler"]
         self.elapsed, self.evaluated = meta["elapsed"], meta["evaluated"]
@@ -123,6 +144,9 @@ class Experiment:
             self.directory.reset_metrics(meta["metrics"])
         self.log.info("going on from meta-iteration %s",
                       f"{self.trainer.iteration:,}")
+
+    def _environment(self) -> dict[str, Any]:
+        return {**environment(), "replicas": self.replicas.number}
 
     def _seconds(self) -> float:
         return self.elapsed + time.monotonic() - self._started
@@ -138,9 +162,9 @@ class Experiment:
             while True:
                 done = trainer.iteration
                 self._evaluate_if_due(done, interrupts)
-                if time.monotonic() - self._last_save > CHECKPOINT_SECONDS:
+                if interrupts.check(time.monotonic() - self._last_save
+                                    > CHECKPOINT_SECONDS):
                     self.save()
-                interrupts.check()
                 if done >= c.meta_iters:
                     break
                 start = time.monotonic()
@@ -233,15 +257,16 @@ class Experiment:
             "data_source": self.source.source, "ways": c.ways,
             "shots": list(c.shots), "seed": c.seed,
             "meta_iters": trainer.iteration, "commit": commit(),
-            **environment(), "wall_seconds": round(self._seconds(), 1),
+            **self._environment(), "wall_seconds": round(self._seconds(), 1),
             **self.source.facts(lambda x: trainer.inner_loop.outputs(
                 trainer.weights, tf.convert_to_tensor(x))), **rows}
 
     def export(self) -> None:
         """Write initialization/."""
         self.trainer.assign_to(self.model)
-        export.save(self.model, self.trainer, self.config,
-                    self.directory.initialization)
+        export.save(
+            self.model, self.trainer, self.config,
+            self.directory.initialization if self.directory.writes else None)
         self.log.info("initialization: %s", self.directory.initialization)
 
 
@@ -254,10 +279,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _prepare_devices(dataset, config: Config, log) -> None:
-    use_threads(config, dataset)
+def _prepare_devices(dataset, config: Config, log) -> Replicas:
+    cluster = distribution.cluster_of(config.distribution)
+    use_threads(config, dataset, cluster.processes)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    return distribution.replicas_of(config.distribution, log.info)
+
+
+def _log_devices(log) -> None:
     found = environment()
     log.info("device: %s, %s threads; TensorFlow %s, Keras %s",
              found["device"], found["num_threads"],
@@ -266,8 +296,10 @@ def _prepare_devices(dataset, config: Config, log) -> None:
 
 def run_directory_of(dataset, config: Config) -> RunDirectory:
     """--run_dir, or its default."""
-    return RunDirectory(Path(config.run_dir or (
-        f"runs/{dataset.NAME}-{config.algorithm}-seed{config.seed}")))
+    return RunDirectory(
+        Path(config.run_dir or (
+            f"runs/{dataset.NAME}-{config.algorithm}-seed{config.seed}")),
+        distribution.cluster_of(config.distribution).chief)
 
 
 def run(dataset, config: Config) -> dict[str, Any]:
@@ -279,18 +311,27 @@ def run(dataset, config: Config) -> dict[str, Any]:
       Stopped: a signal came; a checkpoint was written.
     """
     log = logger()
+    replicas = _prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
-    directory.open(config)
-    log_to(log, directory.path)
+    with replicas.losses(directory.progress):
+        return _run(dataset, config, directory, replicas, log)
+
+
+def _run(dataset, config: Config, directory: RunDirectory,
+         replicas: Replicas, log) -> dict[str, Any]:
+    if directory.writes:
+        directory.open(config)
+        log_to(log, directory.path)
+    replicas.highest(0)  # The others wait until the chief has it open.
     finished = directory.finished(config)
     if finished is not None:
         log.info("already finished: %s; --pretrained evaluates it again",
                  directory.result)
         return report(dataset, finished, log)
-    _prepare_devices(dataset, config, log)
-    with Interrupts() as interrupts:
+    _log_devices(log)
+    with Interrupts(replicas.highest) as interrupts:
         interrupts.at_once = True
-        experiment = Experiment(dataset, config, directory, log)
+        experiment = Experiment(dataset, config, directory, log, replicas)
         interrupts.at_once = False
         experiment.restore()
         try:
@@ -307,11 +348,7 @@ def run(dataset, config: Config) -> dict[str, Any]:
                      f"{experiment.trainer.iteration:,}")
             raise
         except NonFiniteError as e:
-            newest = directory.checkpoints.iterations()
-            raise InputError(
-                f"{e}; " + (f"the checkpoint of meta-iteration {newest[-1]} "
-                            f"in {directory.path} is kept" if newest else
-                            "no checkpoint was written yet")) from e
+            raise InputError(f"{e}; {directory.progress()} is kept") from e
     directory.write_result(result, config)
     log.info("result: %s", directory.result)
     return report(dataset, result, log)

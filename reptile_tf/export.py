@@ -149,16 +149,19 @@ class Initialization(tf.Module):
 
 
 def save(model: keras.Model, trainer: MetaTrainer, config: Config,
-         directory: Path) -> None:
+         directory: Path | None) -> None:
     """Write `directory`: the SavedModel, and model.keras of stock layers.
 
     Args:
       model: the Keras model of stock layers, with phi assigned.
       trainer: of the run.
       config: of the run.
-      directory: replaced as a whole, once everything is written.
+      directory: replaced as a whole, once everything is written; None in a
+        process that does not write, but has a part of v to give.
     """
     module = Initialization(model, trainer, config)
+    if directory is None:
+        return
     signatures = {
         "serving_default": tf.function(
             module.predict, input_signature=[module.spec("images")]),

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, taken at a moment when the run can be saved."""
 
 import signal
+from collections.abc import Callable
 
 
 class Stopped(Exception):
@@ -20,14 +21,21 @@ class Interrupts:
 
     A second Ctrl-C does not wait: KeyboardInterrupt, at once.
 
+    Args:
+      highest: of some numbers the highest among the processes of the run,
+        which all must ask.
+
     Attributes:
       at_once: raise where the program is, while there is nothing to save.
     """
 
     at_once = False
 
+    def __init__(self, highest: Callable[..., list[int]]) -> None:
+        self._highest, self._number = highest, 0
+
     def __enter__(self) -> "Interrupts":
-        self._number = None
+        self._number = 0
         self._before = {
             number: signal.signal(number, self._note)
             for number in (signal.SIGINT, signal.SIGTERM)}
@@ -42,9 +50,15 @@ class Interrupts:
             raise KeyboardInterrupt
         self._number = number
         if self.at_once:
-            self.check()
+            raise Stopped(number)
 
-    def check(self) -> None:
-        """Raise Stopped if a signal came."""
-        if self._number is not None:
-            raise Stopped(self._number)
+    def check(self, wish: bool = False) -> bool:
+        """Raise Stopped if a signal came to any process.
+
+        Returns:
+          whether any process has the wish.
+        """
+        number, wished = self._highest(self._number, wish)
+        if number:
+            raise Stopped(number)
+        return bool(wished)

@@ -1,7 +1,7 @@
 """The outer loop: mean displacement, annealed meta_step, outer optimizer."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from reptile_tf import engine as engines
 from reptile_tf import models
+from reptile_tf.distribution import Replicas
 from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import (
     InnerConfig,
     InnerLoop,
     InnerState,
     Loss,
+    Weights,
     cross_entropy,
     mean_state,
 )
@@ -99,6 +101,7 @@ class MetaTrainer:
       engine: how tasks are mapped; None chooses by the model.
       iterations_per_call: meta-iterations of one compiled call. More than 1
         pays for small models, whose call costs more than their arithmetic.
+      replicas: that share the tasks; None means one.
 
     Attributes:
       phi: keras.Variables, the initialization.
@@ -115,9 +118,12 @@ class MetaTrainer:
         lookup: Callable[[tf.Tensor], tf.Tensor] | None = None,
         engine: engines.Engine | None = None,
         iterations_per_call: int = 1,
+        replicas: Replicas | None = None,
     ) -> None:
         self.inner, self.meta = inner or InnerConfig(), meta or MetaConfig()
         self.iterations_per_call = iterations_per_call
+        self.replicas = replicas or Replicas()
+        self.replicas.check(self.meta.meta_batch, self.meta.task_order)
         self.engine = engine or engines.choose(model)
         self.lookup, self.loss = lookup or tf.identity, loss
         self.update = REGISTRY[self.meta.algorithm]
@@ -133,13 +139,20 @@ class MetaTrainer:
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
         zero = self.inner_loop.initial_state()
-        self._v = [tf.Variable(tf.repeat(v[None], self.meta.slots, 0))
-                   for v in zero.v]
+        # Of this process's own slots; checkpoints gather all.
+        slots = self.meta.slots // self.replicas.cluster.processes
+        self._v = [tf.Variable(tf.repeat(v[None], slots, 0)) for v in zero.v]
         self._t = tf.Variable(zero.t)
         self.optimizer = self._outer_optimizer()
         self.optimizer.build(self.phi)
-        self._displacement = self.engine.function(self._mean_displacement)
-        self._train_steps = self.engine.function(self._meta_iterations)
+        # XLA cannot exchange: with replicas it compiles what each computes.
+        part, whole = self._part, self.engine
+        if self.replicas.collective:
+            part = self.engine.function(part)
+            whole = replace(whole, jit=False)
+        self._part_of_replica = part
+        self._displacement = whole.function(self._mean_displacement)
+        self._train_steps = whole.function(self._meta_iterations)
 
     def _outer_optimizer(self) -> keras.optimizers.Optimizer:
         m = self.meta
@@ -159,12 +172,14 @@ class MetaTrainer:
 
     @property
     def slots_state(self) -> InnerState:
-        """(v, t) with v's leading axis of slots."""
-        return InnerState([v.value() for v in self._v], self._t.value())
+        """(v, t) with v's leading axis of slots; all processes must ask."""
+        v = [tf.reshape(x, [self.meta.slots, *x.shape[2:]])
+             for x in self.replicas.gather(self._v)]
+        return InnerState(v, self._t.value())
 
     @property
     def state(self) -> InnerState:
-        """The (v, t) that evaluation and export start from."""
+        """The (v, t) that evaluation and export start from; all must ask."""
         return mean_state(self.slots_state)
 
     @property
@@ -172,23 +187,32 @@ class MetaTrainer:
         """phi as tensors."""
         return [p.value.value() for p in self.phi]
 
-    def _mean_displacement(self, phi, v, t, batches):
-        return engines.mean_displacement(
+    def _part(self, phi, t, rows):
+        """Of some of the tasks: mean D, whether v is finite; (v, t) after."""
+        v, batches = rows
+        displacement, state = engines.mean_displacement(
             self.update.rule, self._training_loop, phi, InnerState(v, t),
-            batches.map_inputs(self.lookup), self.meta.task_order,
-            self.engine)
+            batches, self.meta.task_order, self.engine)
+        spoilt = ~_finite(state.v)
+        return ([*displacement, tf.cast(spoilt, phi[0].dtype)],
+                (state.v, state.t[None]))
+
+    def _mean_displacement(self, batches):
+        """Mean D of all tasks, the share of spoilt v; own (v, t) after."""
+        phi, t = self.weights, self._t.value()
+        (*displacement, spoilt), (v, t) = self.replicas.mean(
+            lambda rows: self._part_of_replica(phi, t, rows),
+            ([v.value() for v in self._v], batches.map_inputs(self.lookup)))
+        return displacement, spoilt, InnerState(v, t[0])
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
-        state = self.slots_state
-        return self._displacement(self.weights, state.v, state.t,
-                                  as_tensors(batches))[0]
+        own = tf.nest.map_structure(self.replicas.own, as_tensors(batches))
+        return self._displacement(own)[0]
 
     def _meta_iteration(self, batches):
         """One outer step; returns whether phi and v are finite."""
-        state = self.slots_state
-        displacement, state = self._mean_displacement(
-            self.weights, state.v, state.t, batches)
+        displacement, spoilt, state = self._mean_displacement(batches)
         gradient = displacement
         if self.meta.outer_optimizer == "adam":
             gradient = [d / self.inner.learning_rate for d in displacement]
@@ -196,8 +220,7 @@ class MetaTrainer:
         for variable, value in zip([*self._v, self._t], [*state.v, state.t],
                                    strict=True):
             variable.assign(value)
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x))
-                              for x in [*self.weights, *state.v]])
+        return _finite(self.weights) & (spoilt == 0)
 
     def _meta_iterations(self, batches, count):
         """Outer steps on the first `count` of batches [C, T, ...]."""
@@ -230,7 +253,8 @@ class MetaTrainer:
         filled = batches if count == most else Batches(
             *(np.asarray(x)[rows] for x in batches))
         stacked = tf.nest.map_structure(
-            lambda x: tf.reshape(x, [most, each, *x.shape[1:]]),
+            lambda x: self.replicas.own(
+                tf.reshape(x, [most, each, *x.shape[1:]]), axis=1),
             as_tensors(filled))
         if not self._train_steps(stacked, tf.constant(count)):
             raise NonFiniteError(
@@ -270,9 +294,13 @@ class MetaTrainer:
                         for i, o in enumerate(self.optimizer.variables)}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything that training continues from, as arrays by name."""
-        return {k: v.numpy().copy()
-                for k, v in self._variables().items()}
+        """Everything that training continues from, as arrays by name.
+
+        The same whatever the number of processes; all of them must ask.
+        """
+        arrays = {k: v.numpy().copy() for k, v in self._variables().items()}
+        return arrays | {f"v/{i}": v.numpy()
+                         for i, v in enumerate(self.slots_state.v)}
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`.
@@ -283,14 +311,23 @@ class MetaTrainer:
         variables = self._variables()
         found = {k: tuple(v.shape) for k, v in arrays.items()}
         expected = {k: tuple(v.shape) for k, v in variables.items()}
+        expected |= {f"v/{i}": (self.meta.slots, *v.shape[1:])
+                     for i, v in enumerate(self._v)}
         if found != expected:
             wrong = sorted(k for k in found.keys() | expected.keys()
                            if found.get(k) != expected.get(k))
             raise InputError(
                 f"the saved state does not fit this model: {wrong[0]} is "
                 f"{found.get(wrong[0])}, expected {expected.get(wrong[0])}")
+        own = {k: self.replicas.own(v) for k, v in arrays.items()
+               if k.startswith("v/")}
         for name, variable in variables.items():
-            variable.assign(arrays[name])
+            variable.assign({**arrays, **own}[name])
+
+
+def _finite(tensors: Weights) -> tf.Tensor:
+    return tf.reduce_all([True, *(tf.reduce_all(tf.math.is_finite(x))
+                                  for x in tensors)])
 
 
 def as_tensors(batches: Batches) -> Batches:

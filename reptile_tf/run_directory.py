@@ -24,10 +24,11 @@ class RunDirectory:
 
     Args:
       path: the folder.
+      writes: whether this process does; of several, one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
         self.checkpoints = Checkpoints(self.path / "checkpoints")
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
@@ -73,7 +74,7 @@ class RunDirectory:
             self._write_flags(config)
 
     def _write_flags(self, config: Config) -> None:
-        _replace(self._flags, "\n".join(config.lines().values()) + "\n")
+        self._replace(self._flags, "\n".join(config.lines().values()) + "\n")
 
     def finished(self, config: Config) -> dict | None:
         """The result of exactly this run, if it is there already."""
@@ -106,9 +107,15 @@ class RunDirectory:
                 f"{'; '.join(differ)}. Use the same flags to go on with it, or "
                 "another --run_dir")
 
+    def progress(self) -> str:
+        """What the same command goes on from, for a message."""
+        newest = self.checkpoints.iterations()
+        return (f"the checkpoint of meta-iteration {newest[-1]} in "
+                f"{self.path}" if newest else "the start")
+
     def reset_metrics(self, text: str = HEADER) -> None:
         """Put metrics.csv back to what a checkpoint holds, or start it."""
-        _replace(self.metrics, text)
+        self._replace(self.metrics, text)
 
     def metrics_text(self) -> str:
         """metrics.csv, for a checkpoint."""
@@ -117,6 +124,8 @@ class RunDirectory:
     def record(self, iteration: int, split: str,
                values: dict[str, float]) -> None:
         """Append to metrics.csv and to the TensorBoard log."""
+        if not self.writes:
+            return
         with open(self.metrics, "a") as file:
             for name, value in values.items():
                 file.write(f"{iteration},{split},{name},{value!r}\n")
@@ -130,14 +139,14 @@ class RunDirectory:
 
     def write_result(self, result: dict, config: Config) -> None:
         """Write result.json, and flags.cfg as it was evaluated."""
-        _replace(self.result, json.dumps(result, indent=1) + "\n")
+        self._replace(self.result, json.dumps(result, indent=1) + "\n")
         self._write_flags(config)
 
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    def _replace(self, path: Path, text: str) -> None:
+        if self.writes:
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text(text)
+            os.replace(temporary, path)
 
 
 def logger() -> logging.Logger:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from processes import newest, wait_for
 
 from reptile_tf import experiment, memory
 from reptile_tf.checkpoints import Checkpoints
@@ -56,7 +57,7 @@ def test_result_json(finished):
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
         "meta_iters", "commit", "versions", "device", "num_threads",
-        "wall_seconds", "results", "untrained"}
+        "replicas", "wall_seconds", "results", "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12
     cells = {(r["split"], r["shots"], r["transductive"])
              for r in result["results"]}
@@ -346,18 +347,6 @@ def start(run_dir, *flags):
          "--shots=1", "--eval_samples=4000", "--task_order=parallel", *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def wait_for(process, condition):
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, (
-            process.stdout.read())
-        time.sleep(0.005)
-
-
-def newest(run):
-    return (Checkpoints(run / "checkpoints").iterations() or [0])[-1]
 
 
 @pytest.mark.slow

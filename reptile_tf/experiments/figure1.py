@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from reptile_tf import experiment, tasks
+from reptile_tf import distribution, experiment, tasks
 from reptile_tf.datasets import sine
 from reptile_tf.engine import Engine
 from reptile_tf.evaluation import Evaluator
@@ -65,6 +65,8 @@ def run(dataset, config: sine.SineConfig,
     if config.compare:
         for line in comparison(columns):
             log.info("%s", line)
+    if not distribution.cluster_of(config.distribution).chief:
+        return
     for path in plotting.save(draw(columns, shown, config), home, "figure1"):
         log.info("figure: %s", path)
 

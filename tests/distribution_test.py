@@ -1,0 +1,302 @@
+"""Replicas on two devices of one process, and in two processes.
+
+The oracle is one process that runs the whole meta-batch. Sums of displacements
+are taken in another order there: weights agree to CLOSE. Biases before batch
+normalization are left out: their true gradient is zero, and Adam makes steps
+of their rounding.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from processes import newest, wait_for
+
+from reptile_tf import experiment
+from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.config import Config
+from reptile_tf.distribution import Cluster, Replicas, cluster_of
+from reptile_tf.errors import InputError
+from reptile_tf.inner_loop import InnerConfig
+from reptile_tf.meta_training import MetaConfig, MetaTrainer
+
+ROOT = Path(__file__).parent.parent
+CLOSE = 2e-5
+BIAS = "phi/1", "v/1"
+FLAGS = ["--meta_batch=4", "--meta_iters=400", "--eval_interval=50",
+         "--shots=1", "--eval_samples=20", "--noexport"]
+TWO = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": '
+
+
+def arrays_of(run):
+    return Checkpoints(run / "checkpoints").load(print)[0]
+
+
+def assert_close(run, other):
+    a, b = arrays_of(run), arrays_of(other)
+    assert a.keys() == b.keys() and a["v/0"].shape[0] == 4
+    for name in a.keys() - set(BIAS):
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=CLOSE,
+                                   err_msg=name)
+
+
+def script(*words, **environment):
+    return subprocess.Popen(
+        [sys.executable, *words], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={
+            **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            **environment})
+
+
+@contextmanager
+def workers(run, *flags, scripts=(ROOT / "tests" / "tiny.py",) * 2,
+            own=((), ())):
+    """Two workers, the chief first, ended in any case."""
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    started = [script(
+        path, f"--run_dir={run}", "--distribution=multi_worker", *flags,
+        *more, TF_CONFIG=json.dumps({
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": i}}))
+        for i, (path, more) in enumerate(zip(scripts, own, strict=True))]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def end(process, status):
+    """What it printed; it must end with this status, and no traceback."""
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == status, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def finish(run, *flags):
+    with workers(run, *flags) as pair:
+        for process in pair:
+            end(process, 0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The run of two workers, and that of one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    finish(folder / "two", *FLAGS)
+    assert experiment.main(
+        tiny, ["tiny.py", f"--run_dir={folder / 'one'}", *FLAGS]) == 0
+    return folder / "two", folder / "one"
+
+
+def test_two_workers_train_as_one_process(runs):
+    assert_close(*runs)
+    two, one = (json.loads((r / "result.json").read_text()) for r in runs)
+    assert two["replicas"] == 2 and one["replicas"] == 1
+    # The workers share the tasks of an evaluation, and each is counted once.
+    assert two["untrained"] == one["untrained"]
+    assert [r["tasks"] for r in two["results"]] == [20] * 4
+    assert {p.name for p in runs[0].iterdir()} == {
+        "flags.cfg", "metrics.csv", "result.json", "run.log", "checkpoints",
+        "tensorboard"}
+    for name in ("flags.cfg", "metrics.csv"):
+        assert len((runs[0] / name).read_text().splitlines()) == len(
+            (runs[1] / name).read_text().splitlines())
+
+
+def test_a_killed_worker_and_another_number_of_workers(
+        runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    with workers(run, *FLAGS) as (chief, other):
+        wait_for(chief, lambda: newest(run) >= 100)
+        other.kill()
+        last = end(chief, 1).splitlines()[-1]
+    assert last.startswith("error: worker 1 has ended"), last
+    assert "with any number of them" in last
+    assert f"the checkpoint of meta-iteration {newest(run)} in" in last
+    assert newest(run) < 400 and not (run / "result.json").exists()
+    assert experiment.main(tiny, ["tiny.py", f"--run_dir={run}", *FLAGS]) == 0
+    output = capsys.readouterr().out
+    assert "going on from meta-iteration" in output
+    assert "warning: replicas was 2, now 1" in output
+    assert_close(run, runs[1])
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_stops_all(runs, tmp_path):
+    run = tmp_path / "run"
+    for stopped, number, status in ((1, signal.SIGTERM, 143),
+                                    (0, signal.SIGINT, 130)):
+        before = newest(run)
+        with workers(run, *FLAGS) as pair:
+            wait_for(pair[0], lambda b=before: newest(run) >= b + 100)
+            pair[stopped].send_signal(number)
+            for process in pair:
+                assert "goes on from here" in end(process, status)
+    assert newest(run) < 400
+    finish(run, *FLAGS)
+    a, b = arrays_of(run), arrays_of(runs[0])
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert (run / "metrics.csv").read_bytes() == (
+        runs[0] / "metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags, own, chiefs, others", [
+    # The chief alone looks at the folder; the other must not wait for ever.
+    (["--pretrained"], [[], []], "train first", "worker 0 has ended"),
+    ([], [[], ["--eval_samples=21"]], "checksum of their flags",
+     "checksum of their flags"),
+    (["--inner_optimizer=sgd", "--learning_rate=1e18", "--meta_step=1e3"],
+     [[], []], "NaN or infinity", "NaN or infinity"),
+    (["--meta_batch=3"], [[], []], "multiple of 2", "multiple of 2")])
+def test_errors_end_both_workers(tmp_path, flags, own, chiefs, others):
+    with workers(tmp_path / "run", *FLAGS, *flags, own=own) as pair:
+        for process, words in zip(pair, (chiefs, others), strict=True):
+            last = end(process, 1).splitlines()[-1]
+            assert last.startswith("error: ") and words in last
+
+
+@pytest.mark.slow
+def test_two_workers_fit_sine_waves(tmp_path):
+    """Many meta-iterations a call, XLA in each worker, and one figure."""
+    flags = ["--meta_batch=2", "--meta_iters=450", "--eval_samples=20",
+             "--eval_interval=0", "--eval_interval_samples=20"]
+    sine = (ROOT / "run_sine.py",) * 2
+    with workers(tmp_path / "two", *flags, scripts=sine) as pair:
+        said = [end(process, 0) for process in pair]
+    assert ["figure: " in output for output in said] == [True, False]
+    end(script(*sine[:1], f"--run_dir={tmp_path / 'one'}", *flags), 0)
+    two, one = arrays_of(tmp_path / "two"), arrays_of(tmp_path / "one")
+    for name in two:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=CLOSE)
+
+
+TWO_DEVICES = """
+import sys
+from reptile_tf import quiet
+import keras
+import numpy as np
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2)
+import tiny
+from reptile_tf import Batches, InnerConfig, MetaConfig, experiment
+from reptile_tf.distribution import replicas_of
+from reptile_tf.meta_training import MetaTrainer, NonFiniteError
+for jit in "off", "on":
+    assert experiment.main(tiny, [
+        "tiny.py", f"--run_dir={sys.argv[1]}/{jit}", f"--jit_compile={jit}",
+        "--distribution=mirrored", *sys.argv[2:]]) == 0
+
+# g^2 = infinity in the last task alone, whose step g / sqrt(v) is 0.
+x = np.ones([2, 1, 5, 4, 3, 1], np.float32)
+x[1] = 1e25
+model = keras.Sequential([
+    keras.Input([4, 3, 1]), keras.layers.Flatten(), keras.layers.Dense(3)])
+trainer = MetaTrainer(model, InnerConfig(), MetaConfig(meta_batch=2),
+                      replicas=replicas_of("mirrored", print))
+try:
+    trainer.train_step(Batches.from_steps(x, np.zeros([2, 1, 5], np.int32)))
+except NonFiniteError:
+    assert all(np.isfinite(w).all() for w in trainer.weights)
+    print("v was found spoilt")
+"""
+
+
+def test_two_devices_train_as_one(runs, tmp_path):
+    output = end(script("-c", TWO_DEVICES, tmp_path, *FLAGS), 0)
+    assert "mirrored, 2 replicas" in output
+    assert "v was found spoilt" in output
+    for jit in ("off", "on"):
+        assert_close(tmp_path / jit, runs[1])
+
+
+def test_each_process_has_its_own_slots_of_v(rng):
+    def trainer(index):
+        return MetaTrainer(
+            tiny.build_model(3, 0), InnerConfig(), MetaConfig(meta_batch=4),
+            replicas=Replicas(Cluster(("a:1", "b:2"), index)))
+
+    arrays = MetaTrainer(tiny.build_model(3, 0), InnerConfig(),
+                         MetaConfig(meta_batch=4)).state_dict()
+    arrays = {k: rng.random(v.shape).astype(v.dtype)
+              for k, v in arrays.items()}
+    for index, rows in ((0, slice(0, 2)), (1, slice(2, 4))):
+        one = trainer(index)
+        one.load_state_dict(arrays)
+        for i, v in enumerate(one._v):
+            np.testing.assert_array_equal(v, arrays[f"v/{i}"][rows])
+    assert Replicas(Cluster(("a:1", "b:2"), 1)).own(
+        np.arange(12).reshape(2, 6), 1).tolist() == [[3, 4, 5], [9, 10, 11]]
+
+
+def test_the_cluster_of_tf_config(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", TWO + '{"type": "worker", "index": 1}}')
+    assert cluster_of("none") == cluster_of("mirrored") == Cluster()
+    found = cluster_of("multi_worker")
+    assert found == Cluster(("a:1", "b:2"), 1) and not found.chief
+    jobs = '{"cluster": {"worker": ["b:2", "c:3"], "chief": ["a:1"]}, "task": '
+    for task, index in (('{"type": "chief", "index": 0}}', 0),
+                        ('{"type": "worker", "index": "0"}}', 1)):
+        monkeypatch.setenv("TF_CONFIG", jobs + task)
+        assert cluster_of("multi_worker") == Cluster(
+            ("a:1", "b:2", "c:3"), index)
+
+
+@pytest.mark.parametrize("text", [
+    None, "", "worker 0", "[]", "3", '{"task": {"type": "worker", "index": 0}}',
+    TWO + "null}", TWO + '{"type": "worker"}}',
+    TWO + '{"type": "worker", "index": 2}}',
+    TWO + '{"type": "worker", "index": -1}}',
+    TWO + '{"type": "ps", "index": 0}}', TWO[:-8] + "}",
+    '{"cluster": {"worker": ["a:1", "a:1"]}, '
+    '"task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '
+    '"task": {"type": "worker", "index": 0}}'])
+def test_a_wrong_tf_config_is_one_clear_error(
+        monkeypatch, tmp_path, capsys, text):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    assert experiment.main(tiny, [
+        "tiny.py", f"--run_dir={tmp_path / 'run'}",
+        "--distribution=multi_worker"]) == 1
+    error = capsys.readouterr().err
+    assert f"TF_CONFIG={text or 'unset'}" in error and '"index": 0' in error
+    assert "--distribution=none" in error and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("local, meta_batch, order, words", [
+    (2, 5, "parallel", "meta_batch=5 cannot be shared equally by 4"),
+    (1, 4, "sequential", "task_order=sequential")])
+def test_what_replicas_cannot_share(local, meta_batch, order, words):
+    replicas = Replicas(Cluster(("a:1", "b:2")), local)
+    with pytest.raises(InputError, match=words):
+        replicas.check(meta_batch, order)
+    replicas.check(8, "parallel")
+    Replicas().check(meta_batch, order)
+
+
+def test_distribution_is_no_part_of_what_is_trained():
+    assert "distribution" not in Config.training_flags()
+    assert Config(distribution="mirrored").lines() == Config().lines()
