@@ -3,6 +3,7 @@
     python benchmarks/meta_iteration.py
         [--dataset=omniglot|miniimagenet|sine] [--classes=20]
         [--algorithm=fomaml] [--task_order=sequential] [--jit_compile=on]
+        [--config=configs/omniglot_5way_1shot_maml.cfg]
         [--mixed_bfloat16] [--json]
 
 Random images; the hyper-parameters of configs/. Work is 2 FLOP per
@@ -247,8 +248,9 @@ def main(argv) -> None:
         return
     measured = measure(
         FLAGS.dataset, FLAGS.classes,
-        [FLAGS[name].serialize() for name in (
-            "algorithm", "task_order", "jit_compile", "mixed_bfloat16")],
+        [*([f"--flagfile={FLAGS.config}"] if FLAGS.config else []),
+         *(FLAGS[name].serialize() for name in (
+             "algorithm", "task_order", "jit_compile", "mixed_bfloat16"))],
         FLAGS.repeats)
     print("\n".join(text(measured)))
     if FLAGS.json:
@@ -260,6 +262,7 @@ if __name__ == "__main__":
                       "which network")
     flags.DEFINE_integer("classes", 5, "ways")
     flags.DEFINE_enum("algorithm", "reptile", list(REGISTRY), "rule")
+    flags.DEFINE_string("config", "", "flagfile of further hyper-parameters")
     flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],
                       "of the meta-batch")
     flags.DEFINE_enum("jit_compile", "auto", engines.JIT_COMPILE, "XLA")
