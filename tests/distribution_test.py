@@ -214,8 +214,9 @@ model = keras.Sequential([
     keras.Input([4, 3, 1]), keras.layers.Flatten(), keras.layers.Dense(3)])
 trainer = MetaTrainer(model, InnerConfig(), MetaConfig(meta_batch=2),
                       replicas=replicas_of("mirrored", print))
+y = np.array([[[0, 1, 2, 0, 1]]] * 2)  # Not all are right at first.
 try:
-    trainer.train_step(Batches.from_steps(x, np.zeros([2, 1, 5], np.int32)))
+    trainer.train_step(Batches.from_steps(x, y))
 except NonFiniteError:
     assert all(np.isfinite(w).all() for w in trainer.weights)
     print("v was found spoilt")
