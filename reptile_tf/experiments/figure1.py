@@ -15,7 +15,7 @@ from reptile_tf.engine import Engine
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.experiment import Experiment
 from reptile_tf.experiments import plotting
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import unweighted
 from reptile_tf.tasks import EvaluationTasks
 
 SHOWN_TASKS = 2
@@ -50,7 +50,7 @@ def run(dataset, config: sine.SineConfig,
     if config.compare:
         home = Path(config.run_dir or f"runs/sine-compare-seed{config.seed}")
         configs = [again(f"--algorithm={name}", "--nocompare",
-                         f"--run_dir={home / name}") for name in REGISTRY]
+                         f"--run_dir={home / name}") for name in unweighted()]
     results = [experiment.run(dataset, c) for c in configs]
     opened = [reopen(dataset, c) for c in configs]
     log = logging.getLogger("reptile_tf")
