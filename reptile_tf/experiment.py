@@ -1,17 +1,13 @@
 """A run from flags to result.json; the only reader of flags."""
 
 import logging
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reptile_tf import engine as engines
 from reptile_tf import export, flags, memory, tasks
@@ -23,6 +19,7 @@ from reptile_tf.inner_loop import InnerState, Weights
 from reptile_tf.interrupts import Interrupts, Stopped
 from reptile_tf.meta_training import MetaTrainer, NonFiniteError
 from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.progress import Progress, duration
 from reptile_tf.run_directory import RunDirectory, log_to, logger
 
 CHECKPOINT_SECONDS = 30
@@ -37,12 +34,14 @@ class Experiment:
       config: the flags.
       directory: where it leaves its files.
       log: for the reader.
+      progress: the line that shows how far it is.
     """
 
     def __init__(self, dataset, config: Config, directory: RunDirectory,
-                 log) -> None:
+                 log, progress: Progress | None = None) -> None:
         self.dataset, self.config = dataset, config
         self.directory, self.log = directory, log
+        self.progress = progress or Progress()
         self.elapsed, self.evaluated = 0.0, 0
         self._last_save = self._started = time.monotonic()
         self.source = dataset.load(config)
@@ -134,7 +133,8 @@ class Experiment:
         c, trainer = self.config, self.trainer
         calls = trainer.train(self.sampler, c.eval_interval)
         timed, spent, counted = 0, 0.0, 0
-        with self._progress(c.meta_iters, trainer.iteration, "it") as bar:
+        with self.progress.bar(self.log, c.meta_iters, trainer.iteration,
+                               "it") as bar:
             while True:
                 done = trainer.iteration
                 self._evaluate_if_due(done, interrupts)
@@ -153,17 +153,6 @@ class Experiment:
                 if timed == TIMED_CALLS:
                     self._log_duration(spent / counted)
         self.save()
-
-    @contextmanager
-    def _progress(self, total: int, done: int, unit: str) -> Iterator[tqdm]:
-        with tqdm(total=total, initial=done, unit=unit, leave=False,
-                  disable=not sys.stdout.isatty(), file=sys.stdout,
-                  ncols=shutil.get_terminal_size().columns) as bar:
-            if bar.disable:
-                yield bar
-            else:
-                with logging_redirect_tqdm([self.log]):
-                    yield bar
 
     def _log_duration(self, seconds: float) -> None:
         left = self.config.meta_iters - self.trainer.iteration
@@ -222,7 +211,7 @@ class Experiment:
                    ("untrained", untrained, c.eval_interval_samples))
         rows = {"results": [], "untrained": []}
         total = len(splits) * len(c.shots) * sum(s[2] for s in sources)
-        with self._progress(total, 0, "task") as bar:
+        with self.progress.bar(self.log, total, 0, "task") as bar:
             for split in splits:
                 for name, of, number in sources:
                     rows[name] += self.score(
@@ -245,15 +234,6 @@ class Experiment:
         self.log.info("initialization: %s", self.directory.initialization)
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _prepare_devices(dataset, config: Config, log) -> None:
     use_threads(config, dataset)
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -270,8 +250,14 @@ def run_directory_of(dataset, config: Config) -> RunDirectory:
         f"runs/{dataset.NAME}-{config.algorithm}-seed{config.seed}")))
 
 
-def run(dataset, config: Config) -> dict[str, Any]:
+def run(dataset, config: Config, progress: Progress | None = None
+        ) -> dict[str, Any]:
     """Train (or go on), export, evaluate; returns result.json's content.
+
+    Args:
+      dataset: a module of `datasets`.
+      config: the flags.
+      progress: the line that shows how far it is.
 
     Raises:
       InputError: bad input.
@@ -290,7 +276,7 @@ def run(dataset, config: Config) -> dict[str, Any]:
     _prepare_devices(dataset, config, log)
     with Interrupts() as interrupts:
         interrupts.at_once = True
-        experiment = Experiment(dataset, config, directory, log)
+        experiment = Experiment(dataset, config, directory, log, progress)
         interrupts.at_once = False
         experiment.restore()
         try:

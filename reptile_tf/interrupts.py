@@ -18,7 +18,8 @@ class Stopped(Exception):
 class Interrupts:
     """Notes SIGINT and SIGTERM inside a `with`; `check` raises.
 
-    A second Ctrl-C does not wait: KeyboardInterrupt, at once.
+    A second Ctrl-C does not wait: KeyboardInterrupt, at once. Inside another
+    `with Interrupts()`, a signal is handed on to it.
 
     Attributes:
       at_once: raise where the program is, while there is nothing to save.
@@ -36,6 +37,9 @@ class Interrupts:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        outer = getattr(self._before[signal.SIGINT], "__self__", None)
+        if isinstance(outer, Interrupts):
+            outer._number = outer._number or self._number
 
     def _note(self, number, frame) -> None:
         if self._number == signal.SIGINT == number:
