@@ -12,7 +12,7 @@ from reptile_tf.engine import JIT_COMPILE, TASK_ORDERS
 from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import InnerConfig
 from reptile_tf.meta_training import MetaConfig
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import REGISTRY, check_weights
 from reptile_tf.tasks import TaskConfig
 
 
@@ -52,7 +52,10 @@ class Config:
     learning_rate: float = flag(
         1e-3, "alpha, step size of the inner optimizer", True)
     inner_optimizer: str = flag(
-        "adam", "inner optimizer; adam has beta1 = 0", True, ("adam", "sgd"))
+        "adam", "inner optimizer", True, ("adam", "sgd"))
+    inner_beta1: float = flag(
+        0.0, "beta1, momentum of the inner Adam; the paper has none (section "
+        "6.1)", True)
     inner_loss: str = flag(
         "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
     meta_step: float = flag(
@@ -66,6 +69,9 @@ class Config:
     outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
         ("sgd", "adam"))
+    gradient_weights: tuple[float, ...] = flag(
+        (), "a_1..a_k, weights of the inner steps' gradients, such as "
+        "0,0,1,1; of --algorithm=gradient_sum alone (section 6.2)", True)
     outer_clip: float = flag(
         0.0, "bound on each element of what the outer optimizer is given; 0 "
         "means none", True)
@@ -117,7 +123,8 @@ class Config:
     def inner(self) -> InnerConfig:
         """The inner optimizer's part."""
         return InnerConfig(self.learning_rate, self.inner_optimizer,
-                           self.inner_loss, self.weight_decay)
+                           self.inner_loss, self.weight_decay,
+                           self.inner_beta1)
 
     @property
     def meta(self) -> MetaConfig:
@@ -125,7 +132,8 @@ class Config:
         return MetaConfig(
             self.algorithm, self.meta_step, self.meta_step_final,
             self.meta_batch, self.meta_iters, self.outer_optimizer,
-            self.outer_clip, self.task_order, self.recompute_gradients)
+            self.outer_clip, self.task_order, self.recompute_gradients,
+            self.gradient_weights)
 
     @property
     def task(self) -> TaskConfig:
@@ -172,6 +180,8 @@ class Config:
             raise InputError("--pretrained evaluates the newest checkpoint of "
                              "--run_dir: give --run_dir")
         self.inner, self.meta  # noqa: B018 (they check themselves)
+        if self.gradient_weights:
+            check_weights(self.gradient_weights, self.inner_iters)
         self._check_tail()
         self._check_replacement()
 
@@ -218,7 +228,7 @@ class Config:
                 continue
             if isinstance(value, bool):
                 lines[name] = f"--{'' if value else 'no'}{name}"
-            elif value != "":
+            elif value not in ("", ()):
                 lines[name] = f"--{name}={_text(value)}"
         return lines
 

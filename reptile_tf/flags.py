@@ -106,7 +106,7 @@ def parse(
                     "and this is one run: give one value")
             value, = value
         elif isinstance(field.default, tuple):
-            value = _numbers(field.name, value, type(field.default[0]))
+            value = _numbers(field.name, value, field.default)
         chosen[field.name] = value
     result = config(**chosen)
     result.check()
@@ -137,7 +137,10 @@ def _read(argv: Sequence[str], config: type[Config],
     return values
 
 
-def _numbers(name: str, text: str, kind: type) -> tuple:
+def _numbers(name: str, text: str, default: tuple) -> tuple:
+    if not text and not default:
+        return ()
+    kind = type(default[0]) if default else float
     try:
         return tuple(kind(v) for v in text.split(","))
     except ValueError as e:

@@ -48,6 +48,7 @@ class MetaConfig:
         code.
       recompute_gradients: MAML keeps the weights between inner steps, not
         the steps' activations, and runs each step twice.
+      gradient_weights: a_1..a_k of gradient_sum; of no other algorithm.
     """
 
     algorithm: str = "reptile"
@@ -59,6 +60,7 @@ class MetaConfig:
     outer_clip: float = 0.0
     task_order: str = "parallel"
     recompute_gradients: bool = False
+    gradient_weights: tuple[float, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -80,6 +82,11 @@ class MetaConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name}={value} must be 0 or more")
+        if REGISTRY[self.algorithm].weighted != bool(self.gradient_weights):
+            raise InputError(
+                "gradient_weights are those of algorithm=gradient_sum, which "
+                f"needs them; algorithm={self.algorithm} was given "
+                + (",".join(map(str, self.gradient_weights)) or "none"))
 
 
 class MetaTrainer:
@@ -131,9 +138,10 @@ class MetaTrainer:
                                     inline=self.engine.jit)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
-        zero = self.inner_loop.initial_state()
-        self._v = [tf.Variable(tf.repeat(v[None], self.meta.slots, 0))
-                   for v in zero.v]
+        zero = self.inner_loop.initial_state().map_moments(
+            lambda x: tf.repeat(x[None], self.meta.slots, 0))
+        self._v, self._m = ([tf.Variable(x) for x in moments]
+                            for moments in (zero.v, zero.m))
         self._t = tf.Variable(zero.t)
         self.optimizer = self._outer_optimizer()
         self.optimizer.build(self.phi)
@@ -158,8 +166,9 @@ class MetaTrainer:
 
     @property
     def slots_state(self) -> InnerState:
-        """(v, t) with v's leading axis of slots."""
-        return InnerState([v.value() for v in self._v], self._t.value())
+        """(v, t), and m if there is one, with a leading axis of slots."""
+        return InnerState([v.value() for v in self._v], self._t.value(),
+                          [m.value() for m in self._m])
 
     @property
     def state(self) -> InnerState:
@@ -171,32 +180,31 @@ class MetaTrainer:
         """phi as tensors."""
         return [p.value.value() for p in self.phi]
 
-    def _mean_displacement(self, phi, v, t, batches):
+    def _mean_displacement(self, phi, state, batches):
         return engines.mean_displacement(
-            self.update.rule, self._training_loop, phi, InnerState(v, t),
-            batches.map_inputs(self.lookup), self.meta.task_order,
-            self.engine)
+            self.update.with_weights(self.meta.gradient_weights),
+            self._training_loop, phi, state, batches.map_inputs(self.lookup),
+            self.meta.task_order, self.engine)
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
-        state = self.slots_state
-        return self._displacement(self.weights, state.v, state.t,
+        return self._displacement(self.weights, self.slots_state,
                                   as_tensors(batches))[0]
 
     def _meta_iteration(self, batches):
         """One outer step; returns whether phi and v are finite."""
-        state = self.slots_state
         displacement, state = self._mean_displacement(
-            self.weights, state.v, state.t, batches)
+            self.weights, self.slots_state, batches)
         gradient = displacement
         if self.meta.outer_optimizer == "adam":
             gradient = [d / self.inner.learning_rate for d in displacement]
         self.optimizer.apply(gradient, self.phi)
-        for variable, value in zip([*self._v, self._t], [*state.v, state.t],
-                                   strict=True):
+        for variable, value in zip([*self._v, self._t, *self._m],
+                                   tf.nest.flatten(state), strict=True):
             variable.assign(value)
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x))
-                              for x in [*self.weights, *state.v]])
+        return tf.reduce_all([
+            tf.reduce_all(tf.math.is_finite(x))
+            for x in [*self.weights, *state.v, *state.m]])
 
     def _meta_iterations(self, batches, count):
         """Outer steps on the first `count` of batches [C, T, ...]."""
@@ -264,6 +272,7 @@ class MetaTrainer:
     def _variables(self) -> dict[str, Any]:
         named = {f"phi/{i}": p.value for i, p in enumerate(self.phi)}
         named |= {f"v/{i}": v for i, v in enumerate(self._v)}
+        named |= {f"m/{i}": m for i, m in enumerate(self._m)}
         named["t"] = self._t
         return named | {f"outer/{i}": o.value
                         for i, o in enumerate(self.optimizer.variables)}

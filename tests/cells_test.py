@@ -22,6 +22,7 @@ from reptile_tf.datasets import sine
 from reptile_tf.errors import InputError
 from reptile_tf.experiments import figure1
 from reptile_tf.interrupts import Interrupts, Stopped
+from reptile_tf.meta_updates import REGISTRY
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--shots=1", "--transductive", "--eval_samples=2", "--noexport"]
@@ -201,7 +202,7 @@ def test_help_of_lists(capsys):
     assert main("--seed=0,1", "--help") == 0
     output = capsys.readouterr().out
     assert "--seed\n" in output and "(default: 0)" in output
-    assert "--algorithm {reptile,fomaml,maml,joint}" in output
+    assert f"--algorithm {{{','.join(REGISTRY)}}}" in output
     assert "(default: reptile)" in output
 
 

@@ -28,7 +28,7 @@ def test_help_lists_all_flags_and_no_others(capsys):
     assert names == [f.name for f in dataclasses.fields(omniglot.CONFIG)]
     assert text.count("(default: ") == len(names)
     for symbol in ("alpha", "epsilon", "N, the ways", "K, support", "k, inner",
-                   "n, tasks", "{reptile,fomaml,maml,joint}"):
+                   "n, tasks", "{reptile,fomaml,maml,joint,gradient_sum}"):
         assert symbol in text, symbol
 
 
@@ -105,11 +105,21 @@ def test_flagfiles_hold_hyper_parameters_only(path):
 
 
 def test_lines_repeat_the_configuration(tmp_path):
-    config = parse("--shots=3", "--notransductive", "--algorithm=maml",
-                   "--replacement", "--data_dir=/some where", "--seed=4")
-    path = tmp_path / "flags.cfg"
-    path.write_text("\n".join(config.lines().values()))
-    assert parse(f"--flagfile={path}") == config
+    for more in (["--algorithm=maml", "--inner_beta1=0.5"],
+                 ["--algorithm=gradient_sum", "--inner_iters=3",
+                  "--gradient_weights=-1,0.5,2"]):
+        config = parse("--shots=3", "--notransductive", "--replacement",
+                       "--data_dir=/some where", "--seed=4", *more)
+        path = tmp_path / "flags.cfg"
+        path.write_text("\n".join(config.lines().values()))
+        assert parse(f"--flagfile={path}") == config
+
+
+def test_gradient_weights():
+    c = parse("--algorithm=gradient_sum", "--gradient_weights=0,0,0,1,-0.5")
+    assert c.meta.gradient_weights == (0, 0, 0, 1, -0.5)
+    assert parse().meta.gradient_weights == ()
+    assert "gradient_weights" not in parse().lines()
 
 
 def test_a_later_flag_wins_over_the_flagfile():
@@ -141,6 +151,15 @@ def test_a_later_flag_wins_over_the_flagfile():
     (["--meta_batch=0"], "meta_batch=0"),
     (["--outer_clip=-1"], "outer_clip=-1.0"),
     (["--seed=-1"], "seed=-1"),
+    (["--gradient_weights=1,1,1,1,1"], "gradient_sum.*reptile was given 1.0"),
+    (["--algorithm=gradient_sum"], "gradient_sum, which needs them.*none"),
+    (["--algorithm=gradient_sum", "--gradient_weights=1,1"],
+     "gradient_weights=1,1 are 2 and inner_iters=5"),
+    (["--algorithm=gradient_sum", "--gradient_weights=a"],
+     "gradient_weights='a' must be numbers"),
+    (["--shots="], "shots='' must be numbers"),
+    (["--inner_beta1=1"], "inner_beta1=1.0"),
+    (["--inner_beta1=0.9", "--inner_optimizer=sgd"], "sgd has none"),
     (["--pretrained"], "--pretrained.*--run_dir"),
 ])
 def test_bad_flags(flags, message):

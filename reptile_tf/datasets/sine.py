@@ -52,8 +52,8 @@ class SineConfig(Config):
     x_range: tuple[float, ...] = flag(
         (-5.0, 5.0), "range of x", True)
     compare: bool = flag(
-        False, "train every algorithm from the same seed on the same tasks, "
-        "and draw them in one figure")
+        False, "train every algorithm but gradient_sum from the same seed on "
+        "the same tasks, and draw them in one figure")
 
     @property
     def eval_steps(self) -> tuple[int, ...]:

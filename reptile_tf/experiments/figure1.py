@@ -16,7 +16,7 @@ from reptile_tf.engine import Engine
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.experiment import Experiment
 from reptile_tf.experiments import plotting
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import unweighted
 from reptile_tf.tasks import EvaluationTasks
 
 SHOWN_TASKS = 2
@@ -51,7 +51,7 @@ def run(dataset, config: sine.SineConfig,
         home = Path(config.run_dir or f"runs/sine-compare-seed{config.seed}")
         cells = [Cell(name, again(f"--algorithm={name}", "--nocompare",
                                   f"--run_dir={home / name}"))
-                 for name in REGISTRY]
+                 for name in unweighted()]
         results = run_cells(dataset, cells)
         opened = [reopen(dataset, cell.config) for cell in cells]
     else:
