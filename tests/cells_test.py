@@ -235,6 +235,13 @@ def test_a_signal_that_came_too_late_for_a_run_stops_what_is_around_it():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_signal_that_came_too_early_for_a_run_stops_it():
+    with pytest.raises(Stopped), Interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with Interrupts() as inner:
+            inner.check()
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
