@@ -1,11 +1,12 @@
 """Several runs, made one after the other: the cells of a table or figure."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from reptile_tf import experiment
+from reptile_tf import compare, experiment
 from reptile_tf.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.interrupts import Interrupts
@@ -80,7 +81,9 @@ class CellsProgress(Progress):
         return f", all: {duration(left)}"
 
 
-def run_cells(dataset, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def run_cells(dataset, cells: Sequence[Cell],
+              report: Callable[[list[Cell]], Any] = lambda finished: None
+              ) -> list[dict[str, Any]]:
     """Train and evaluate each cell, in order, by `experiment.run`.
 
     Finished cells are not run again and stopped ones go on, so that the same
@@ -90,6 +93,7 @@ def run_cells(dataset, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     Args:
       dataset: a module of `datasets`.
       cells: the runs.
+      report: called with the finished cells, if any, before an error.
 
     Returns:
       The contents of result.json, in order.
@@ -99,7 +103,7 @@ def run_cells(dataset, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         error and in their run.log.
       Stopped: a signal came; a checkpoint was written.
     """
-    results, failed, reasons = [], [], {}
+    results, finished, failed, reasons = [], [], [], {}
     progress = CellsProgress(cells)
     with Interrupts() as interrupts:
         for index, cell in enumerate(cells):
@@ -120,9 +124,45 @@ def run_cells(dataset, cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 gc.collect()  # The cell's network and data, before the next.
             progress.finish(result["wall_seconds"])
             results.append(result)
+            finished.append(cell)
     logger()  # What follows belongs to no cell's run.log.
+    if finished:
+        report(finished)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(cells)} runs failed: {'; '.join(failed)}. "
-            "The others are finished; the same command tries these again")
+            "The same command tries these again; what is finished stays")
     return results
+
+
+def run_lists(dataset, config: Config, runs: Sequence[dict[str, Any]],
+              again: Callable[..., Config]) -> None:
+    """The runs of lists of --algorithm and --seed, and the table of them.
+
+    Args:
+      dataset: a module of `datasets`.
+      config: the first run's, with the run_dir that will hold all.
+      runs: algorithm and seed of each.
+      again: the Config of the command line with further flags.
+
+    Raises:
+      InputError: bad input, before anything runs; or some runs failed.
+      Stopped: a signal came; a checkpoint was written.
+    """
+    config.check_one_of_several()
+    home = Path(config.run_dir or f"runs/{dataset.NAME}-compare")
+    if home.is_file() or (home / "flags.cfg").exists():
+        raise InputError(
+            f"--run_dir={home} is {'a file' if home.is_file() else 'a run'}: "
+            "name a folder that can hold several runs")
+    cells = [Cell(
+        f"{run['algorithm']}, seed {run['seed']}",
+        again(*(f"--{name}={value}" for name, value in run.items()),
+              f"--run_dir={home}/{run['algorithm']}-seed{run['seed']}"))
+        for run in runs]
+
+    def table(finished: list[Cell]) -> None:
+        print()
+        compare.show([cell.config.run_dir for cell in finished])
+
+    run_cells(dataset, cells, table)

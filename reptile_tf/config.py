@@ -36,8 +36,8 @@ class Config:
     modes: ClassVar[tuple[bool, ...]] = (True,)
 
     algorithm: str = flag(
-        "reptile", "meta-update rule (sections 2, 3, 5.1)", True,
-        tuple(REGISTRY))
+        "reptile", "meta-update rule (sections 2, 3, 5.1); a list, such as "
+        "reptile,maml, makes a run of each", True, tuple(REGISTRY))
     shots: tuple[int, ...] = flag(
         (1, 5), "K, support examples per class in evaluation; a list "
         "evaluates one training several times")
@@ -93,7 +93,9 @@ class Config:
     weight_decay: float = flag(
         1.0, "factor on all weights before each inner step; 1 means none",
         True)
-    seed: int = flag(0, "of the split, weights and tasks", True)
+    seed: int = flag(
+        0, "of the split, weights and tasks; a list, such as 0,1,2, makes a "
+        "run of each", True)
     task_order: str = flag(
         "parallel", "whether each slot of the meta-batch keeps its own inner "
         "Adam v, or v passes through the tasks one after the other", True,
@@ -106,7 +108,8 @@ class Config:
         "best", True, JIT_COMPILE)
     run_dir: str = flag(
         "", "folder of the run; unset means "
-        "runs/<dataset>-<algorithm>-seed<seed>")
+        "runs/<dataset>-<algorithm>-seed<seed>; of several runs the folder "
+        "that holds theirs, unset runs/<dataset>-compare")
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(
@@ -181,6 +184,9 @@ class Config:
             check_weights(self.gradient_weights, self.inner_iters)
         self._check_tail()
         self._check_replacement()
+
+    def check_one_of_several(self) -> None:
+        """Raise InputError if this cannot be one of a list's runs."""
 
     def _check_tail(self) -> None:
         shots = self.task.train_shots

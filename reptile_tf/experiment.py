@@ -318,11 +318,13 @@ def main(
 ) -> int:
     """A script's whole work: parse flags, run; returns the exit status.
 
+    Lists of --algorithm or --seed are several runs (`cells.run_lists`).
+
     Args:
       dataset: a module of `datasets`.
       argv: the script's name and its arguments.
       by_algorithm: defaults of flags that depend on --algorithm.
-      work: what to do instead of one run, with (dataset, config, again),
+      work: what to do instead of a single run, with (dataset, config, again),
         where again(flag, ...) is the Config of argv with further flags.
 
     Returns:
@@ -333,8 +335,13 @@ def main(
                            by_algorithm)
 
     try:
-        config = again()
-        if config is not None and work is not None:
+        runs = flags.runs(argv, dataset.CONFIG, dataset.DEFAULTS)
+        config = again(*(f"--{name}={value}"
+                         for name, value in runs[0].items()))
+        if config is not None and len(runs) > 1:
+            from reptile_tf import cells  # It imports this module.
+            cells.run_lists(dataset, config, runs, again)
+        elif config is not None and work is not None:
             work(dataset, config, again)
         elif config is not None:
             run(dataset, config)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 import tiny
 
-from reptile_tf import experiment, flags
+from reptile_tf import experiment, finished_runs, flags
 from reptile_tf.cells import Cell, CellsProgress, run_cells
 from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.datasets import sine
 from reptile_tf.errors import InputError
+from reptile_tf.experiments import figure1
 from reptile_tf.interrupts import Interrupts, Stopped
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +69,7 @@ def test_a_cell_that_fails_leaves_the_others(tmp_path, capsys):
              cell(tmp_path, "ways", "--classes=9"),
              cell(tmp_path, "more ways", "--classes=9")]
     with pytest.raises(InputError, match="^3 of 4 runs failed: nan; ways; "
-                                         "more ways. The others are"):
+                                         "more ways. The same command"):
         run_cells(tiny, cells)
     assert (tmp_path / "good" / "result.json").exists()
     error = capsys.readouterr().err.splitlines()
@@ -108,6 +111,116 @@ def test_the_time_left():
     assert progress.left(4.0, pace=1.0) == 4 + 15 + 30
     assert progress.whole({"n": 3, "initial": 3, "total": 9,
                            "elapsed": 0.1}) == ""
+
+
+def main(*more):
+    return experiment.main(tiny, ["tiny.py", *SMALL, *more])
+
+
+def test_lists_make_a_run_of_each_and_a_table(tmp_path, capsys):
+    lists = ["--algorithm=reptile,maml", "--seed=0,2",
+             f"--run_dir={tmp_path}/cmp"]
+    assert main(*lists) == 0
+    first = capsys.readouterr().out
+    names = {"reptile-seed0", "reptile-seed2", "maml-seed0", "maml-seed2"}
+    assert {p.name for p in (tmp_path / "cmp").iterdir()} == names
+    assert [x.partition(";")[0] for x in first.splitlines()
+            if x.startswith("[")] == [
+        "[1/4] reptile, seed 0", "[2/4] reptile, seed 2",
+        "[3/4] maml, seed 0", "[4/4] maml, seed 2"]
+    accuracy = {}
+    for name in names:
+        result = json.loads((tmp_path / "cmp" / name / "result.json")
+                            .read_text())
+        assert f"{result['algorithm']}-seed{result['seed']}" == name
+        accuracy[name], = (100 * r["accuracy"] for r in result["results"]
+                           if r["split"] == "test")
+    table = first.partition("\n\n")[2]
+    assert table.startswith("tiny, 3-way: tiny images; 2 test tasks\n")
+    for a in ("reptile", "maml"):
+        one, two = accuracy[f"{a}-seed0"], accuracy[f"{a}-seed2"]
+        assert f"{(one + two) / 2:.2f} ± {abs(one - two) / 2**0.5:.2f}" in (
+            next(x for x in table.splitlines() if x.startswith(f"  {a} ")))
+    # The same command trains nothing and ends alike.
+    assert main(*lists) == 0
+    again = capsys.readouterr().out
+    assert again.count("already finished") == 4
+    assert again.partition("\n\n")[2] == table
+
+
+def test_the_table_comes_with_what_failed(tmp_path, capsys):
+    """Half of the runs' folders are taken, by runs of another kind."""
+    home = f"--run_dir={tmp_path}/cmp"
+    assert main("--seed=0,1", home, "--inner_iters=3") == 0
+    assert main("--algorithm=reptile,joint", home) == 1
+    captured = capsys.readouterr()
+    assert "error: reptile, seed 0: --run_dir=" in captured.err
+    assert captured.err.splitlines()[-1].startswith(
+        "error: 1 of 2 runs failed: reptile, seed 0.")
+    table = captured.out.rpartition("\n\n")[0].rpartition("\n\n")[2]
+    assert "  joint " in table and "  reptile " not in table
+    assert main("--algorithm=reptile", "--seed=0,1", home) == 1
+    captured = capsys.readouterr()
+    assert "2 of 2 runs failed" in captured.err
+    assert "test tasks" not in captured.out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--seed=0,1", "--algorithm=reptile,anil"], "anil.*reptile"),
+    (["--seed=0,0"], "seed=0,0: a value is there twice"),
+    (["--seed=0,,1"], "seed=0,,1"),
+    (["--seed=0,-1"], "seed=-1 must be 0 or more"),
+    (["--algorithm=reptile,maml", "--inner_iters=1"], "inner_iters=1.*maml"),
+    (["--seed=0,1", "--run_dir={}/file"], "file is a file: name a folder"),
+    (["--seed=0,1", "--run_dir={}/run"], "run is a run: name a folder"),
+    (["--seed=0,1", "--pretrained"], "--pretrained.*give --run_dir")])
+def test_bad_lists_are_one_error_before_anything_runs(
+        tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "flags.cfg").touch()
+    assert main(*(a.format(tmp_path) for a in arguments)) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error) and len(error.splitlines()) == 1
+    assert {p.name for p in tmp_path.rglob("*")} == {
+        "file", "run", "flags.cfg"}
+
+
+def test_folders_without_run_dir(tmp_path, monkeypatch):
+    """Of several runs, and of one as ever."""
+    monkeypatch.chdir(tmp_path)
+    assert main("--seed=3,1", "--meta_iters=0") == 0
+    assert main("--seed=3", "--meta_iters=0") == 0
+    assert {str(p.parent) for p in Path("runs").rglob("result.json")} == {
+        "runs/tiny-compare/reptile-seed3", "runs/tiny-compare/reptile-seed1",
+        "runs/tiny-reptile-seed3"}
+
+
+def test_help_of_lists(capsys):
+    assert main("--seed=0,1", "--help") == 0
+    output = capsys.readouterr().out
+    assert "--seed\n" in output and "(default: 0)" in output
+    assert "--algorithm {reptile,fomaml,maml,joint}" in output
+    assert "(default: reptile)" in output
+
+
+def test_defaults_by_algorithm_and_no_figure_of_several(tmp_path, capsys):
+    """run_sine.py: each algorithm has its own defaults."""
+    arguments = ["run_sine.py", "--meta_iters=2", "--eval_samples=2",
+                 "--eval_interval=0", "--noexport", f"--run_dir={tmp_path}",
+                 "--eval_interval_samples=2", "--algorithm=reptile,fomaml"]
+    outer = {"fomaml": {"outer_optimizer": "adam", "meta_step": 0.001}}
+    assert experiment.main(sine, arguments, outer, figure1.run) == 0
+    found, _ = finished_runs.find([tmp_path])
+    assert {r.result["algorithm"]: (r.flags["outer_optimizer"],
+                                    r.flags["meta_step"]) for r in found} == {
+        "reptile": ("--outer_optimizer=sgd", "--meta_step=0.1"),
+        "fomaml": ("--outer_optimizer=adam", "--meta_step=0.001")}
+    assert "10 points, 32 steps" in capsys.readouterr().out
+    assert experiment.main(sine, [*arguments, "--compare"], outer,
+                           figure1.run) == 1
+    assert "--compare trains every algorithm" in capsys.readouterr().err
 
 
 def test_a_signal_that_came_too_late_for_a_run_stops_what_is_around_it():

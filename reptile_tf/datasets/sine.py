@@ -74,6 +74,12 @@ class SineConfig(Config):
             if not all(map(math.isfinite, values)):
                 raise InputError(f"{name}={text} must be finite numbers")
 
+    def check_one_of_several(self) -> None:
+        if self.compare:
+            raise InputError(
+                "--compare trains every algorithm from one seed: give one "
+                "--algorithm and one --seed, or drop --compare")
+
 
 class Sines(TaskSource):
     """f(x) = a sin(x + b).
