@@ -97,6 +97,49 @@ def test_mini_imagenet_flagfiles(name, want):
                        "test": [range(600)] * 20})
 
 
+SECTION_6 = dict(
+    classes=5, shots=(5,), inner_optimizer="sgd", learning_rate=3e-3,
+    inner_loss="sum", inner_batch=25, meta_step_final=0.0, meta_batch=1,
+    meta_iters=40_000, outer_optimizer="sgd", modes=(False,),
+    evaluations=[(5, 25)], eval_iters=5, eval_samples=10_000)
+FIGURE_3 = {  # algorithm, k, meta_step
+    "g1": ("reptile", 1, 0.25),
+    "g1_g2": ("reptile", 2, 0.25), "half_g1_g2": ("reptile", 2, 0.125),
+    "g2": ("fomaml", 2, 0.25),
+    "g1_g2_g3": ("reptile", 3, 0.25),
+    "third_g1_g2_g3": ("reptile", 3, 0.08325), "g3": ("fomaml", 3, 0.25),
+    "g1_g2_g3_g4": ("reptile", 4, 0.25),
+    "quarter_g1_g2_g3_g4": ("reptile", 4, 0.0625),
+    "g4": ("fomaml", 4, 0.25)}
+FIGURE_4 = {  # algorithm, replacement, tail_shots
+    "shared_tail_cycling": ("fomaml", False, 0),
+    "shared_tail_replacement": ("fomaml", True, 0),
+    "separate_tail": ("fomaml", False, 5), "reptile": ("reptile", False, 0)}
+
+
+@pytest.mark.parametrize("name, want", [
+    *((f"figure3_{name}", dict(
+        algorithm=algorithm, inner_iters=k, train_shots=5 * k, meta_step=step,
+        replacement=False, tail_shots=0))
+      for name, (algorithm, k, step) in FIGURE_3.items()),
+    *((f"figure4_{name}", dict(
+        algorithm=algorithm, replacement=replacement, tail_shots=tail,
+        inner_iters=4, train_shots=20, meta_step=1.0))
+      for name, (algorithm, replacement, tail) in FIGURE_4.items())])
+def test_flagfiles_of_section_6(name, want):
+    config = parse(f"--flagfile={ROOT / 'configs' / name}.cfg")
+    for key, value in {**SECTION_6, **want}.items():
+        found = getattr(config, key)
+        assert (found() if callable(found) else found) == value, key
+    config.check_data(SPLITS)
+
+
+def test_figures_3_and_4_have_no_other_flagfiles():
+    names = {p.stem for p in (ROOT / "configs").glob("figure[34]_*.cfg")}
+    assert names == {*(f"figure3_{name}" for name in FIGURE_3),
+                     *(f"figure4_{name}" for name in FIGURE_4)}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.cfg")))
 def test_flagfiles_hold_hyper_parameters_only(path):
     for line in path.read_text().splitlines():
