@@ -334,7 +334,7 @@ def main(
         return flags.parse([*argv, *more], dataset.CONFIG, dataset.DEFAULTS,
                            by_algorithm)
 
-    try:
+    def start() -> None:
         runs = flags.runs(argv, dataset.CONFIG, dataset.DEFAULTS)
         config = again(*(f"--{name}={value}"
                          for name, value in runs[0].items()))
@@ -345,6 +345,18 @@ def main(
             work(dataset, config, again)
         elif config is not None:
             run(dataset, config)
+
+    return status_of(start)
+
+
+def status_of(work: Callable[[], Any]) -> int:
+    """Do a command's work; returns its exit status.
+
+    Returns:
+      0, or 1 after an error, or 128 + the number of a signal that stopped it.
+    """
+    try:
+        work()
         return 0
     except InputError as e:
         logger_or_stderr(f"error: {e}")

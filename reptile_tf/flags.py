@@ -125,6 +125,17 @@ def runs(argv: Sequence[str], config: type[Config],
         *(values[name].value for name in LISTS))]
 
 
+def given(argv: Sequence[str], config: type[Config],
+          defaults: Mapping[str, Any]) -> set[str]:
+    """The flags that a command line has, its flagfiles' included.
+
+    Raises:
+      InputError: an unknown flag or a value out of range.
+    """
+    values = _read(argv, config, defaults)
+    return {name for name in values if values[name].present}
+
+
 def _read(argv: Sequence[str], config: type[Config],
           defaults: Mapping[str, Any]) -> flags.FlagValues:
     values = define(config, defaults)
