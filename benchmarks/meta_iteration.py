@@ -45,7 +45,7 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
 from reptile_tf.environment import environment, use_threads  # noqa: E402
 from reptile_tf.evaluation import TASKS_PER_CALL, Evaluator  # noqa: E402
 from reptile_tf.meta_training import MetaTrainer  # noqa: E402
-from reptile_tf.meta_updates import REGISTRY  # noqa: E402
+from reptile_tf.meta_updates import unweighted  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
@@ -261,7 +261,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("dataset", "omniglot", [*CONFIGS, "sine"],
                       "which network")
     flags.DEFINE_integer("classes", 5, "ways")
-    flags.DEFINE_enum("algorithm", "reptile", list(REGISTRY), "rule")
+    flags.DEFINE_enum("algorithm", "reptile", unweighted(), "rule")
     flags.DEFINE_string("config", "", "flagfile of further hyper-parameters")
     flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],
                       "of the meta-batch")

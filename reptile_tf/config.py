@@ -13,7 +13,7 @@ from reptile_tf.engine import JIT_COMPILE, TASK_ORDERS
 from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import InnerConfig
 from reptile_tf.meta_training import MetaConfig
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import REGISTRY, check_weights
 from reptile_tf.tasks import TaskConfig
 
 
@@ -37,8 +37,8 @@ class Config:
     modes: ClassVar[tuple[bool, ...]] = (True,)
 
     algorithm: str = flag(
-        "reptile", "meta-update rule (sections 2, 3, 5.1)", True,
-        tuple(REGISTRY))
+        "reptile", "meta-update rule (sections 2, 3, 5.1); a list, such as "
+        "reptile,maml, makes a run of each", True, tuple(REGISTRY))
     shots: tuple[int, ...] = flag(
         (1, 5), "K, support examples per class in evaluation; a list "
         "evaluates one training several times")
@@ -53,7 +53,10 @@ class Config:
     learning_rate: float = flag(
         1e-3, "alpha, step size of the inner optimizer", True)
     inner_optimizer: str = flag(
-        "adam", "inner optimizer; adam has beta1 = 0", True, ("adam", "sgd"))
+        "adam", "inner optimizer", True, ("adam", "sgd"))
+    inner_beta1: float = flag(
+        0.0, "beta1, momentum of the inner Adam; the paper has none (section "
+        "6.1)", True)
     inner_loss: str = flag(
         "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
     meta_step: float = flag(
@@ -67,6 +70,9 @@ class Config:
     outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
         ("sgd", "adam"))
+    gradient_weights: tuple[float, ...] = flag(
+        (), "a_1..a_k, weights of the inner steps' gradients, such as "
+        "0,0,1,1; of --algorithm=gradient_sum alone (section 6.2)", True)
     outer_clip: float = flag(
         0.0, "bound on each element of what the outer optimizer is given; 0 "
         "means none", True)
@@ -88,7 +94,9 @@ class Config:
     weight_decay: float = flag(
         1.0, "factor on all weights before each inner step; 1 means none",
         True)
-    seed: int = flag(0, "of the split, weights and tasks", True)
+    seed: int = flag(
+        0, "of the split, weights and tasks; a list, such as 0,1,2, makes a "
+        "run of each", True)
     task_order: str = flag(
         "parallel", "whether each slot of the meta-batch keeps its own inner "
         "Adam v, or v passes through the tasks one after the other", True,
@@ -110,7 +118,8 @@ class Config:
         False, DISTRIBUTIONS)
     run_dir: str = flag(
         "", "folder of the run; unset means "
-        "runs/<dataset>-<algorithm>-seed<seed>")
+        "runs/<dataset>-<algorithm>-seed<seed>; of several runs the folder "
+        "that holds theirs, unset runs/<dataset>-compare")
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(
@@ -125,7 +134,7 @@ class Config:
         """The inner optimizer's part."""
         return InnerConfig(self.learning_rate, self.inner_optimizer,
                            self.inner_loss, self.weight_decay,
-                           self.mixed_bfloat16)
+                           self.mixed_bfloat16, self.inner_beta1)
 
     @property
     def meta(self) -> MetaConfig:
@@ -133,7 +142,8 @@ class Config:
         return MetaConfig(
             self.algorithm, self.meta_step, self.meta_step_final,
             self.meta_batch, self.meta_iters, self.outer_optimizer,
-            self.outer_clip, self.task_order, self.recompute_gradients)
+            self.outer_clip, self.task_order, self.recompute_gradients,
+            self.gradient_weights)
 
     @property
     def task(self) -> TaskConfig:
@@ -180,8 +190,13 @@ class Config:
             raise InputError("--pretrained evaluates the newest checkpoint of "
                              "--run_dir: give --run_dir")
         self.inner, self.meta  # noqa: B018 (they check themselves)
+        if self.gradient_weights:
+            check_weights(self.gradient_weights, self.inner_iters)
         self._check_tail()
         self._check_replacement()
+
+    def check_one_of_several(self) -> None:
+        """Raise InputError if this cannot be one of a list's runs."""
 
     def _check_tail(self) -> None:
         shots = self.task.train_shots
@@ -224,7 +239,7 @@ class Config:
                 continue
             if isinstance(value, bool):
                 lines[name] = f"--{'' if value else 'no'}{name}"
-            elif value != "":
+            elif value not in ("", ()):
                 lines[name] = f"--{name}={_text(value)}"
         return lines
 

@@ -115,9 +115,9 @@ def mean_displacement(
       rule: from `meta_updates.REGISTRY`.
       inner: the inner loop.
       phi: the initialization.
-      state: v with a leading axis of slots: T in parallel order, where every
-        slot of the meta-batch keeps its own; 1 in sequential order, where v
-        passes through the tasks in turn.
+      state: v (and m) with a leading axis of slots: T in parallel order,
+        where every slot of the meta-batch keeps its own; 1 in sequential
+        order, where v passes through the tasks in turn.
       batches: [T, ...].
       task_order: "parallel" or "sequential".
       engine: how.
@@ -127,14 +127,13 @@ def mean_displacement(
     """
     if task_order == "parallel":
         def one(args):
-            v, task = args
-            displacement, after = rule(inner, phi, InnerState(v, state.t),
-                                       task)
-            return displacement, after.v, after.t
+            v, m, task = args
+            return rule(inner, phi, InnerState(v, state.t, m), task)
 
-        displacement, v, t = side_by_side(one, (state.v, batches), engine)
-        return [tf.reduce_mean(d, 0) for d in displacement], InnerState(
-            v, t[0])
+        displacement, after = side_by_side(one, (state.v, state.m, batches),
+                                           engine)
+        return [tf.reduce_mean(d, 0) for d in displacement], after._replace(
+            t=after.t[0])
 
     def add(carry, task):
         total, carried = carry
@@ -142,9 +141,9 @@ def mean_displacement(
         return [a + b for a, b in zip(total, displacement, strict=True)
                 ], carried
 
-    start = InnerState([v[0] for v in state.v], state.t)
+    start = state.map_moments(lambda x: x[0])
     total, after = one_after_another(
         add, ([tf.zeros_like(p) for p in phi], start), batches)
     num_tasks = batches.last_targets.shape[0]
-    return [d / num_tasks for d in total], InnerState(
-        [v[None] for v in after.v], after.t)
+    return [d / num_tasks for d in total], after.map_moments(
+        lambda x: x[None])

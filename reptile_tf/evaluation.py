@@ -125,9 +125,9 @@ class Evaluator:
         self.steps = tuple(steps) if steps is not None else None
         self._compiled = engine.function(self._outputs)
 
-    def _outputs(self, phi, v, t, tasks):
+    def _outputs(self, phi, start, tasks):
         def one(task):
-            w, state, done, outputs = phi, InnerState(v, t), 0, []
+            w, state, done, outputs = phi, start, 0, []
             for steps in self.steps or [task.inputs.shape[0]]:
                 w, state = self.inner.adapt(
                     w, state, task.inputs[done:steps],
@@ -150,7 +150,7 @@ class Evaluator:
             self._look_up(tasks.support_inputs),
             self._look_up(tasks.query_inputs),
             tf.convert_to_tensor(tasks.query_targets))
-        return self._compiled(phi, state.v, state.t, looked_up)
+        return self._compiled(phi, state, looked_up)
 
     def _look_up(self, inputs: Any) -> tf.Tensor:
         return self.lookup(tf.convert_to_tensor(self.fetch(inputs)))

@@ -1,18 +1,14 @@
 """A run from flags to result.json; the only reader of flags."""
 
 import logging
-import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reptile_tf import distribution, export, flags, memory, tasks
 from reptile_tf import engine as engines
@@ -25,6 +21,7 @@ from reptile_tf.inner_loop import InnerState, Weights
 from reptile_tf.interrupts import Interrupts, Stopped
 from reptile_tf.meta_training import MetaTrainer, NonFiniteError
 from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.progress import Progress, duration
 from reptile_tf.run_directory import RunDirectory, log_to, logger
 
 CHECKPOINT_SECONDS = 30
@@ -39,14 +36,17 @@ class Experiment:
       config: the flags.
       directory: where it leaves its files.
       log: for the reader.
+      progress: the line that shows how far it is.
       replicas: that share the work; None means one.
     """
 
     def __init__(self, dataset, config: Config, directory: RunDirectory,
-                 log, replicas: Replicas | None = None) -> None:
+                 log, progress: Progress | None = None,
+                 replicas: Replicas | None = None) -> None:
         self.replicas = replicas or Replicas()
         self.dataset, self.config = dataset, config
         self.directory, self.log = directory, log
+        self.progress = progress or Progress()
         self.elapsed, self.evaluated = 0.0, 0
         # The first checkpoint is of the start.
         self._last_save, self._started = float("-inf"), time.monotonic()
@@ -158,7 +158,8 @@ class Experiment:
         c, trainer = self.config, self.trainer
         calls = trainer.train(self.sampler, c.eval_interval)
         timed, spent, counted = 0, 0.0, 0
-        with self._progress(c.meta_iters, trainer.iteration, "it") as bar:
+        with self.progress.bar(self.log, c.meta_iters, trainer.iteration,
+                               "it") as bar:
             while True:
                 done = trainer.iteration
                 self._evaluate_if_due(done, interrupts)
@@ -177,17 +178,6 @@ class Experiment:
                 if timed == TIMED_CALLS:
                     self._log_duration(spent / counted)
         self.save()
-
-    @contextmanager
-    def _progress(self, total: int, done: int, unit: str) -> Iterator[tqdm]:
-        with tqdm(total=total, initial=done, unit=unit, leave=False,
-                  disable=not sys.stdout.isatty(), file=sys.stdout,
-                  ncols=shutil.get_terminal_size().columns) as bar:
-            if bar.disable:
-                yield bar
-            else:
-                with logging_redirect_tqdm([self.log]):
-                    yield bar
 
     def _log_duration(self, seconds: float) -> None:
         left = self.config.meta_iters - self.trainer.iteration
@@ -246,7 +236,7 @@ class Experiment:
                    ("untrained", untrained, c.eval_interval_samples))
         rows = {"results": [], "untrained": []}
         total = len(splits) * len(c.shots) * sum(s[2] for s in sources)
-        with self._progress(total, 0, "task") as bar:
+        with self.progress.bar(self.log, total, 0, "task") as bar:
             for split in splits:
                 for name, of, number in sources:
                     rows[name] += self.score(
@@ -268,15 +258,6 @@ class Experiment:
             self.model, self.trainer, self.config,
             self.directory.initialization if self.directory.writes else None)
         self.log.info("initialization: %s", self.directory.initialization)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _prepare_devices(dataset, config: Config, log) -> Replicas:
@@ -302,8 +283,14 @@ def run_directory_of(dataset, config: Config) -> RunDirectory:
         distribution.cluster_of(config.distribution).chief)
 
 
-def run(dataset, config: Config) -> dict[str, Any]:
+def run(dataset, config: Config, progress: Progress | None = None
+        ) -> dict[str, Any]:
     """Train (or go on), export, evaluate; returns result.json's content.
+
+    Args:
+      dataset: a module of `datasets`.
+      config: the flags.
+      progress: the line that shows how far it is.
 
     Raises:
       InputError: bad input.
@@ -314,11 +301,12 @@ def run(dataset, config: Config) -> dict[str, Any]:
     replicas = _prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
     with replicas.losses(directory.progress):
-        return _run(dataset, config, directory, replicas, log)
+        return _run(dataset, config, directory, replicas, log, progress)
 
 
 def _run(dataset, config: Config, directory: RunDirectory,
-         replicas: Replicas, log) -> dict[str, Any]:
+         replicas: Replicas, log, progress: Progress | None
+         ) -> dict[str, Any]:
     if directory.writes:
         directory.open(config)
         log_to(log, directory.path)
@@ -331,7 +319,8 @@ def _run(dataset, config: Config, directory: RunDirectory,
     _log_devices(log)
     with Interrupts(replicas.highest) as interrupts:
         interrupts.at_once = True
-        experiment = Experiment(dataset, config, directory, log, replicas)
+        experiment = Experiment(dataset, config, directory, log, progress,
+                                replicas)
         interrupts.at_once = False
         experiment.restore()
         try:
@@ -369,11 +358,13 @@ def main(
 ) -> int:
     """A script's whole work: parse flags, run; returns the exit status.
 
+    Lists of --algorithm or --seed are several runs (`cells.run_lists`).
+
     Args:
       dataset: a module of `datasets`.
       argv: the script's name and its arguments.
       by_algorithm: defaults of flags that depend on --algorithm.
-      work: what to do instead of one run, with (dataset, config, again),
+      work: what to do instead of a single run, with (dataset, config, again),
         where again(flag, ...) is the Config of argv with further flags.
 
     Returns:
@@ -383,12 +374,29 @@ def main(
         return flags.parse([*argv, *more], dataset.CONFIG, dataset.DEFAULTS,
                            by_algorithm)
 
-    try:
-        config = again()
-        if config is not None and work is not None:
+    def start() -> None:
+        runs = flags.runs(argv, dataset.CONFIG, dataset.DEFAULTS)
+        config = again(*(f"--{name}={value}"
+                         for name, value in runs[0].items()))
+        if config is not None and len(runs) > 1:
+            from reptile_tf import cells  # It imports this module.
+            cells.run_lists(dataset, config, runs, again)
+        elif config is not None and work is not None:
             work(dataset, config, again)
         elif config is not None:
             run(dataset, config)
+
+    return status_of(start)
+
+
+def status_of(work: Callable[[], Any]) -> int:
+    """Do a command's work; returns its exit status.
+
+    Returns:
+      0, or 1 after an error, or 128 + the number of a signal that stopped it.
+    """
+    try:
+        work()
         return 0
     except InputError as e:
         logger_or_stderr(f"error: {e}")

@@ -72,6 +72,7 @@ class Initialization(tf.Module):
         self.phi = [tf.Variable(w) for w in trainer.weights]
         state = trainer.state
         self.v = [tf.Variable(v, trainable=False) for v in state.v]
+        self.m = [tf.Variable(m, trainable=False) for m in state.m]
         self.t = tf.Variable(state.t, trainable=False)
         self.adapt_and_predict = tf.function(self._adapt_and_predict)
         for dtype in INTEGER_TYPES if self._classifies else [None]:
@@ -139,7 +140,8 @@ class Initialization(tf.Module):
         order = self.schedule(tf.shape(support_images)[0])
         w, _ = self._inner.adapt(
             self._weights(),
-            InnerState([v.value() for v in self.v], self.t.value()),
+            InnerState([v.value() for v in self.v], self.t.value(),
+                       [m.value() for m in self.m]),
             tf.gather(support_images, order),
             tf.gather(support_labels, order))
         scored = partial(score_logits, self._inner, w, support_images,

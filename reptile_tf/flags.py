@@ -1,6 +1,7 @@
 """The command line: absl flags made from a Config, and their help."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,22 @@ from absl import flags
 from reptile_tf.config import Config
 from reptile_tf.errors import InputError
 
+# A list of these makes a run of each combination.
+LISTS = ("algorithm", "seed")
+
+
+class _OneOrMore(flags.ArgumentParser):
+    """A tuple of what `one` parses, with commas between them."""
+
+    def __init__(self, one: flags.ArgumentParser) -> None:
+        self._one = one
+
+    def parse(self, argument: Any) -> tuple:
+        values = tuple(map(self._one.parse, str(argument).split(",")))
+        if len(set(values)) < len(values):
+            raise ValueError("a value is there twice")
+        return values
+
 
 def define(config: type[Config], defaults: Mapping[str, Any]
            ) -> flags.FlagValues:
@@ -18,7 +35,12 @@ def define(config: type[Config], defaults: Mapping[str, Any]
     for field in dataclasses.fields(config):
         default = defaults.get(field.name, field.default)
         text, choices = field.metadata["help"], field.metadata["choices"]
-        if choices:
+        if field.name in LISTS:
+            one = (flags.EnumParser(choices) if choices
+                   else flags.IntegerParser())
+            flags.DEFINE(_OneOrMore(one), field.name, str(default), text,
+                         values)
+        elif choices:
             flags.DEFINE_enum(field.name, default, choices, text, values)
         elif isinstance(default, bool) or default is None:
             flags.DEFINE_boolean(field.name, default, text, values)
@@ -42,7 +64,8 @@ def help_text(script: str, config: type[Config], values: flags.FlagValues
     for field in dataclasses.fields(config):
         flag, choices = values[field.name], field.metadata["choices"]
         kind = f" {{{','.join(choices)}}}" if choices else ""
-        default = {None: "unset", "": "empty"}.get(flag.default, flag.default)
+        default = flag.default_unparsed
+        default = {None: "unset", "": "empty"}.get(default, default)
         lines += [f"  --{field.name}{kind}",
                   f"      {flag.help} (default: {default})"]
     return "\n".join(lines)
@@ -63,24 +86,54 @@ def parse(
       by_algorithm: further ones that depend on --algorithm.
 
     Raises:
-      InputError: an unknown flag or a value out of range.
+      InputError: an unknown flag, a value out of range, or a list where
+        there is one run.
     """
     values = _read(argv, config, defaults)
     if by_algorithm:
         values = _read(argv, config, {
-            **defaults, **by_algorithm.get(values.algorithm, {})})
+            **defaults, **by_algorithm.get(values.algorithm[0], {})})
     if values.help:
         print(help_text(Path(argv[0]).name, config, values))
         return None
     chosen = {}
     for field in dataclasses.fields(config):
         value = values[field.name].value
-        if isinstance(field.default, tuple):
-            value = _numbers(field.name, value, type(field.default[0]))
+        if field.name in LISTS:
+            if len(value) > 1:
+                raise InputError(
+                    f"{field.name}={','.join(map(str, value))} is a list, "
+                    "and this is one run: give one value")
+            value, = value
+        elif isinstance(field.default, tuple):
+            value = _numbers(field.name, value, field.default)
         chosen[field.name] = value
     result = config(**chosen)
     result.check()
     return result
+
+
+def runs(argv: Sequence[str], config: type[Config],
+         defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """--algorithm and --seed of each run that a command line asks for.
+
+    Raises:
+      InputError: an unknown flag or a value out of range.
+    """
+    values = _read(argv, config, defaults)
+    return [dict(zip(LISTS, each, strict=True)) for each in itertools.product(
+        *(values[name].value for name in LISTS))]
+
+
+def given(argv: Sequence[str], config: type[Config],
+          defaults: Mapping[str, Any]) -> set[str]:
+    """The flags that a command line has, its flagfiles' included.
+
+    Raises:
+      InputError: an unknown flag or a value out of range.
+    """
+    values = _read(argv, config, defaults)
+    return {name for name in values if values[name].present}
 
 
 def _read(argv: Sequence[str], config: type[Config],
@@ -95,7 +148,10 @@ def _read(argv: Sequence[str], config: type[Config],
     return values
 
 
-def _numbers(name: str, text: str, kind: type) -> tuple:
+def _numbers(name: str, text: str, default: tuple) -> tuple:
+    if not text and not default:
+        return ()
+    kind = type(default[0]) if default else float
     try:
         return tuple(kind(v) for v in text.split(","))
     except ValueError as e:

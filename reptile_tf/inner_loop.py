@@ -3,7 +3,7 @@
 Weights go in and come out as lists of tensors; nothing is assigned. So one
 clone serves every task of a meta-batch, each with its own copy of the weights,
 and gradients can flow through the steps. This module alone knows what the
-optimizer's state (v, t) is.
+optimizer's state is: (v, t), and with momentum m.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,10 +34,17 @@ class InnerState(NamedTuple):
     Attributes:
       v: Adam's second moments, one tensor per weight; empty for SGD.
       t: int64 scalar, the inner steps made so far in the run.
+      m: Adam's first moments, one tensor per weight; empty where beta1 = 0.
     """
 
-    v: list[tf.Tensor]
+    v: Sequence[tf.Tensor]
     t: tf.Tensor
+    m: Sequence[tf.Tensor] = ()
+
+    def map_moments(self, fn: Callable[[Any], Any]) -> "InnerState":
+        """The same with fn applied to each tensor of v and m."""
+        return self._replace(v=[fn(x) for x in self.v],
+                             m=[fn(x) for x in self.m])
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,13 @@ class InnerConfig:
 
     Attributes:
       learning_rate: alpha.
-      inner_optimizer: "adam" (beta1 = 0, beta2 = 0.999, epsilon = 1e-8) or
-        "sgd".
+      inner_optimizer: "adam" (beta2 = 0.999, epsilon = 1e-8) or "sgd".
       inner_loss: "sum" over the mini-batch, as in the authors' code, or
         "mean".
       weight_decay: factor on all weights before each step; 1 is none.
       mixed_bfloat16: the network computes in bfloat16, forward and backward;
         weights, (v, t), batch-norm statistics and loss stay in float32.
+      inner_beta1: Adam's momentum; the paper has none (section 6.1).
     """
 
     learning_rate: float = 1e-3
@@ -60,6 +67,7 @@ class InnerConfig:
     inner_loss: str = "sum"
     weight_decay: float = 1.0
     mixed_bfloat16: bool = False
+    inner_beta1: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (("inner_optimizer", ("adam", "sgd")),
@@ -73,6 +81,13 @@ class InnerConfig:
         if not 0 < self.weight_decay <= 1:
             raise InputError(f"weight_decay={self.weight_decay} is a factor "
                              "on the weights in (0, 1]; 1 means none")
+        if not 0 <= self.inner_beta1 < 1:
+            raise InputError(f"inner_beta1={self.inner_beta1} must be in "
+                             "[0, 1), such as 0.9; 0 means no momentum")
+        if self.inner_beta1 and self.inner_optimizer == "sgd":
+            raise InputError(
+                f"inner_beta1={self.inner_beta1} is Adam's momentum and "
+                "inner_optimizer=sgd has none: use 0, or adam")
 
 
 def cross_entropy(labels: Any, logits: tf.Tensor) -> tf.Tensor:
@@ -93,6 +108,12 @@ def _safe_sqrt(x: tf.Tensor) -> tf.Tensor:
     would turn a MAML gradient into NaN.
     """
     return tf.sqrt(tf.maximum(x, TINY))
+
+
+def _one_minus_power(beta: float, t: tf.Tensor) -> tf.Tensor:
+    """1 - beta^t in float64, without the cancellation of small t."""
+    log_beta = tf.math.log(tf.constant(beta, tf.float64))
+    return -tf.math.expm1(tf.cast(t, tf.float64) * log_beta)
 
 
 class InnerLoop:
@@ -133,11 +154,12 @@ class InnerLoop:
         self._constants = [v.value for v in model.non_trainable_variables]
 
     def initial_state(self) -> InnerState:
-        """(v, t) before the run's first step: zeros."""
-        adam = self.config.inner_optimizer == "adam"
-        v = [tf.zeros(w.shape, w.dtype)
-             for w in self.model.trainable_variables if adam]
-        return InnerState(v, tf.zeros([], tf.int64))
+        """(v, t), and m if there is one, before the first step: zeros."""
+        zeros = [tf.zeros(w.shape, w.dtype)
+                 for w in self.model.trainable_variables]
+        return InnerState(
+            zeros if self.config.inner_optimizer == "adam" else [],
+            tf.zeros([], tf.int64), zeros if self.config.inner_beta1 else [])
 
     def outputs(self, weights: Weights, inputs: Any) -> tf.Tensor:
         """The network at `weights`, with the statistics of this batch.
@@ -166,39 +188,44 @@ class InnerLoop:
     def apply_gradient(
         self, weights: Weights, gradient: Weights, state: InnerState
     ) -> tuple[Weights, InnerState]:
-        """One SGD or Adam(beta1 = 0) step along a given gradient.
+        """One SGD or Adam step along a given gradient.
 
-        v <- b2 v + (1 - b2) g^2, t <- t + 1,
-        W <- W - alpha sqrt(1 - b2^t) g / (sqrt(v) + epsilon).
+        m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, t <- t + 1,
+        W <- W - alpha sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon);
+        without momentum, b1 = 0, m is g and not kept.
         """
         if self._jit:
             return self._apply(weights, gradient, state)
         stepped, after = self._apply(
             packed(weights), packed(gradient),
-            InnerState(packed(state.v), state.t))
+            InnerState(packed(state.v), state.t, packed(state.m)))
         return unpacked(stepped, weights), InnerState(
-            unpacked(after.v, state.v), after.t)
+            unpacked(after.v, state.v), after.t, unpacked(after.m, state.m))
 
     def _apply(
         self, weights: Weights, gradient: Weights, state: InnerState
     ) -> tuple[Weights, InnerState]:
         """Elementwise, so the same for packed tensors."""
-        rate = self.config.learning_rate
+        rate, beta_1 = self.config.learning_rate, self.config.inner_beta1
         t = state.t + 1
         if self.config.inner_optimizer == "sgd":
             stepped = [w - tf.constant(rate, w.dtype) * g
                        for w, g in zip(weights, gradient, strict=True)]
             return stepped, InnerState([], t)
         dtype = weights[0].dtype
-        # 1 - b2^t without the cancellation of small t.
-        log_beta = tf.math.log(tf.constant(BETA_2, tf.float64))
-        correction = -tf.math.expm1(tf.cast(t, tf.float64) * log_beta)
-        rate = tf.cast(rate * tf.sqrt(correction), dtype)
+        rate = rate * tf.sqrt(_one_minus_power(BETA_2, t))
+        direction, m = gradient, []
+        if beta_1:
+            rate /= _one_minus_power(beta_1, t)
+            direction = m = [
+                beta_1 * old + (1 - beta_1) * g
+                for old, g in zip(state.m, gradient, strict=True)]
+        rate = tf.cast(rate, dtype)
         v = [BETA_2 * old + (1 - BETA_2) * tf.square(g)
              for old, g in zip(state.v, gradient, strict=True)]
-        stepped = [w - rate * g / (_safe_sqrt(s) + EPSILON)
-                   for w, g, s in zip(weights, gradient, v, strict=True)]
-        return stepped, InnerState(v, t)
+        stepped = [w - rate * d / (_safe_sqrt(s) + EPSILON)
+                   for w, d, s in zip(weights, direction, v, strict=True)]
+        return stepped, InnerState(v, t, m)
 
     def step(
         self, weights: Weights, state: InnerState, inputs: Any, targets: Any
@@ -223,13 +250,13 @@ class InnerLoop:
         tf.recompute_grad cannot do it: it stops all recording, and with it
         the step's own tape, whose gradient then is zero.
         """
-        number = len(weights)
+        carried = list(weights), state.v, state.m
 
         def run(flat):
-            w, after = self.step(
-                list(flat[:number]), InnerState(list(flat[number:]), state.t),
-                inputs, targets)
-            return [*w, *after.v]
+            w, v, m = tf.nest.pack_sequence_as(carried, flat)
+            w, after = self.step(w, InnerState(v, state.t, m), inputs,
+                                 targets)
+            return [*w, *after.v, *after.m]
 
         @tf.custom_gradient
         def recomputed(*flat):
@@ -247,9 +274,9 @@ class InnerLoop:
 
             return run(flat), backward
 
-        flat = recomputed(*weights, *state.v)
-        return list(flat[:number]), InnerState(
-            list(flat[number:]), state.t + 1)
+        w, v, m = tf.nest.pack_sequence_as(
+            carried, recomputed(*tf.nest.flatten(carried)))
+        return w, InnerState(v, state.t + 1, m)
 
     def scan(
         self,
@@ -290,8 +317,8 @@ class InnerLoop:
 
 
 def mean_state(state: InnerState) -> InnerState:
-    """The state evaluation and export start from: v averaged over slots."""
-    return InnerState([tf.reduce_mean(v, 0) for v in state.v], state.t)
+    """What evaluation and export start from: v, m averaged over slots."""
+    return state.map_moments(lambda x: tf.reduce_mean(x, 0))
 
 
 def packed(tensors: Weights) -> Weights:

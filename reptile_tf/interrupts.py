@@ -19,7 +19,8 @@ class Stopped(Exception):
 class Interrupts:
     """Notes SIGINT and SIGTERM inside a `with`; `check` raises.
 
-    A second Ctrl-C does not wait: KeyboardInterrupt, at once.
+    A second Ctrl-C does not wait: KeyboardInterrupt, at once. One inside
+    another, as a run of several, takes a signal from it and hands it on.
 
     Args:
       highest: of some numbers the highest among the processes of the run,
@@ -39,11 +40,20 @@ class Interrupts:
         self._before = {
             number: signal.signal(number, self._note)
             for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._outer:
+            self._number = self._number or self._outer._number
         return self
+
+    @property
+    def _outer(self) -> "Interrupts | None":
+        before = getattr(self._before[signal.SIGINT], "__self__", None)
+        return before if isinstance(before, Interrupts) else None
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._outer:
+            self._outer._number = self._outer._number or self._number
 
     def _note(self, number, frame) -> None:
         if self._number == signal.SIGINT == number:

@@ -50,6 +50,7 @@ class MetaConfig:
         code.
       recompute_gradients: MAML keeps the weights between inner steps, not
         the steps' activations, and runs each step twice.
+      gradient_weights: a_1..a_k of gradient_sum; of no other algorithm.
     """
 
     algorithm: str = "reptile"
@@ -61,6 +62,7 @@ class MetaConfig:
     outer_clip: float = 0.0
     task_order: str = "parallel"
     recompute_gradients: bool = False
+    gradient_weights: tuple[float, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -82,6 +84,11 @@ class MetaConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name}={value} must be 0 or more")
+        if REGISTRY[self.algorithm].weighted != bool(self.gradient_weights):
+            raise InputError(
+                "gradient_weights are those of algorithm=gradient_sum, which "
+                f"needs them; algorithm={self.algorithm} was given "
+                + (",".join(map(str, self.gradient_weights)) or "none"))
 
 
 class MetaTrainer:
@@ -138,10 +145,12 @@ class MetaTrainer:
                                     jit=self.engine.jit)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
-        zero = self.inner_loop.initial_state()
         # Of this process's own slots; checkpoints gather all.
         slots = self.meta.slots // self.replicas.cluster.processes
-        self._v = [tf.Variable(tf.repeat(v[None], slots, 0)) for v in zero.v]
+        zero = self.inner_loop.initial_state().map_moments(
+            lambda x: tf.repeat(x[None], slots, 0))
+        self._v, self._m = ([tf.Variable(x) for x in moments]
+                            for moments in (zero.v, zero.m))
         self._t = tf.Variable(zero.t)
         self.optimizer = self._outer_optimizer()
         self.optimizer.build(self.phi)
@@ -172,10 +181,14 @@ class MetaTrainer:
 
     @property
     def slots_state(self) -> InnerState:
-        """(v, t) with v's leading axis of slots; all processes must ask."""
-        v = [tf.reshape(x, [self.meta.slots, *x.shape[2:]])
-             for x in self.replicas.gather(self._v)]
-        return InnerState(v, self._t.value())
+        """(v, t), and m if there is one, with a leading axis of slots.
+
+        All processes must ask.
+        """
+        moments = [tf.reshape(x, [self.meta.slots, *x.shape[2:]])
+                   for x in self.replicas.gather([*self._v, *self._m])]
+        number = len(self._v)
+        return InnerState(moments[:number], self._t.value(), moments[number:])
 
     @property
     def state(self) -> InnerState:
@@ -188,22 +201,25 @@ class MetaTrainer:
         return [p.value.value() for p in self.phi]
 
     def _part(self, phi, t, rows):
-        """Of some of the tasks: mean D, whether v is finite; (v, t) after."""
-        v, batches = rows
+        """Of some of the tasks: mean D, whether (v, m) are finite; the state
+        after."""
+        (v, m), batches = rows
         displacement, state = engines.mean_displacement(
-            self.update.rule, self._training_loop, phi, InnerState(v, t),
-            batches, self.meta.task_order, self.engine)
-        spoilt = ~_finite(state.v)
+            self.update.with_weights(self.meta.gradient_weights),
+            self._training_loop, phi, InnerState(v, t, m), batches,
+            self.meta.task_order, self.engine)
+        spoilt = ~_finite([*state.v, *state.m])
         return ([*displacement, tf.cast(spoilt, phi[0].dtype)],
-                (state.v, state.t[None]))
+                (state.v, state.m, state.t[None]))
 
     def _mean_displacement(self, batches):
-        """Mean D of all tasks, the share of spoilt v; own (v, t) after."""
+        """Mean D of all tasks, the share of spoilt v; own state after."""
         phi, t = self.weights, self._t.value()
-        (*displacement, spoilt), (v, t) = self.replicas.mean(
+        moments = [[x.value() for x in of] for of in (self._v, self._m)]
+        (*displacement, spoilt), (v, m, t) = self.replicas.mean(
             lambda rows: self._part_of_replica(phi, t, rows),
-            ([v.value() for v in self._v], batches.map_inputs(self.lookup)))
-        return displacement, spoilt, InnerState(v, t[0])
+            (moments, batches.map_inputs(self.lookup)))
+        return displacement, spoilt, InnerState(v, t[0], m)
 
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
@@ -217,8 +233,8 @@ class MetaTrainer:
         if self.meta.outer_optimizer == "adam":
             gradient = [d / self.inner.learning_rate for d in displacement]
         self.optimizer.apply(gradient, self.phi)
-        for variable, value in zip([*self._v, self._t], [*state.v, state.t],
-                                   strict=True):
+        for variable, value in zip([*self._v, self._t, *self._m],
+                                   tf.nest.flatten(state), strict=True):
             variable.assign(value)
         return _finite(self.weights) & (spoilt == 0)
 
@@ -288,7 +304,7 @@ class MetaTrainer:
 
     def _variables(self) -> dict[str, Any]:
         named = {f"phi/{i}": p.value for i, p in enumerate(self.phi)}
-        named |= {f"v/{i}": v for i, v in enumerate(self._v)}
+        named |= _moments(self._v, self._m)
         named["t"] = self._t
         return named | {f"outer/{i}": o.value
                         for i, o in enumerate(self.optimizer.variables)}
@@ -299,8 +315,9 @@ class MetaTrainer:
         The same whatever the number of processes; all of them must ask.
         """
         arrays = {k: v.numpy().copy() for k, v in self._variables().items()}
-        return arrays | {f"v/{i}": v.numpy()
-                         for i, v in enumerate(self.slots_state.v)}
+        state = self.slots_state
+        return arrays | {k: x.numpy()
+                         for k, x in _moments(state.v, state.m).items()}
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`.
@@ -311,18 +328,24 @@ class MetaTrainer:
         variables = self._variables()
         found = {k: tuple(v.shape) for k, v in arrays.items()}
         expected = {k: tuple(v.shape) for k, v in variables.items()}
-        expected |= {f"v/{i}": (self.meta.slots, *v.shape[1:])
-                     for i, v in enumerate(self._v)}
+        moments = _moments(self._v, self._m)
+        expected |= {k: (self.meta.slots, *x.shape[1:])
+                     for k, x in moments.items()}
         if found != expected:
             wrong = sorted(k for k in found.keys() | expected.keys()
                            if found.get(k) != expected.get(k))
             raise InputError(
                 f"the saved state does not fit this model: {wrong[0]} is "
                 f"{found.get(wrong[0])}, expected {expected.get(wrong[0])}")
-        own = {k: self.replicas.own(v) for k, v in arrays.items()
-               if k.startswith("v/")}
+        own = {k: self.replicas.own(arrays[k]) for k in moments}
         for name, variable in variables.items():
             variable.assign({**arrays, **own}[name])
+
+
+def _moments(v: list, m: list) -> dict[str, Any]:
+    """Tensors or variables of slots, by their names in a checkpoint."""
+    return {f"{name}/{i}": x for name, of in (("v", v), ("m", m))
+            for i, x in enumerate(of)}
 
 
 def _finite(tensors: Weights) -> tf.Tensor:

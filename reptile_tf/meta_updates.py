@@ -10,13 +10,21 @@ gradient of mini-batch i's summed loss at phi_i:
   fomaml   D = alpha g_k
   maml     D = alpha d/dphi L_k(U^{k-1}(phi))
   joint    D = alpha (g_1 + ... + g_k), every g_i taken at phi
+
+and, with weights a_i of one's own (section 6.2),
+
+  gradient_sum  D = alpha (a_1 g_1 + ... + a_k g_k)
 """
 
-from collections.abc import Callable
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import InnerLoop, InnerState, Weights, zeros_like
 from reptile_tf.tasks import Batches
 
@@ -29,14 +37,23 @@ class MetaUpdate:
     """A registered rule.
 
     Attributes:
-      rule: (inner, phi, state, one task's Batches) -> (D, state).
+      rule: (inner, phi, state, one task's Batches) -> (D, state); where it
+        is weighted, with `weights` as a further argument.
       second_order: whether it differentiates through the inner steps.
       min_iters: the fewest inner_iters that mean something.
+      weighted: whether it needs weights of the inner steps.
     """
 
-    rule: Rule
+    rule: Callable[..., tuple[Weights, InnerState]]
     second_order: bool = False
     min_iters: int = 1
+    weighted: bool = False
+
+    def with_weights(self, weights: Sequence[float]) -> Rule:
+        """The rule, given the weights that it needs, if any."""
+        if not self.weighted:
+            return self.rule
+        return functools.partial(self.rule, weights=tuple(weights))
 
 
 REGISTRY: dict[str, MetaUpdate] = {}
@@ -48,6 +65,11 @@ def register(name: str, **properties) -> Callable[[Rule], Rule]:
         REGISTRY[name] = MetaUpdate(rule, **properties)
         return rule
     return add
+
+
+def unweighted() -> list[str]:
+    """The rules that need nothing but their name."""
+    return [name for name, update in REGISTRY.items() if not update.weighted]
 
 
 def _minus(a: Weights, b: Weights) -> Weights:
@@ -95,3 +117,45 @@ def joint(inner, phi, state, batches):
     carry = inner.scan(body, (zeros_like(phi), state), batches.inputs,
                        batches.targets)
     return body(carry, batches.last_inputs, batches.last_targets)
+
+
+@register("gradient_sum", weighted=True)
+def gradient_sum(inner, phi, state, batches, weights):
+    """D = the weighted sum of the inner steps' displacements (section 6.2).
+
+    D = sum_i a_i (W_{i-1} - W_i), W_0 = phi: reptile with weights 1, fomaml
+    with 0, ..., 0, 1. As in those, the displacement of step i includes its own
+    weight decay. Steps of one weight in a row move from W_a to W_b, and add
+    a_i (W_a - W_b): no sum over the steps is kept, and none is needed of those
+    of weight 0.
+
+    Raises:
+      InputError: not a weight for each mini-batch.
+    """
+    steps = batches.inputs.shape[0] + 1
+    check_weights(weights, steps)
+    w, done, total = list(phi), 0, zeros_like(phi)
+    for weight, equal in itertools.groupby(weights):
+        before, start = w, done
+        done += len(list(equal))
+        w, state = inner.adapt(w, state, batches.inputs[start:done],
+                               batches.targets[start:done])
+        if done == steps:
+            w, state = inner.step(w, state, batches.last_inputs,
+                                  batches.last_targets)
+        if weight:
+            total = [d + tf.constant(weight, d.dtype) * x for d, x in
+                     zip(total, _minus(before, w), strict=True)]
+    return total, state
+
+
+def check_weights(weights: Sequence[float], steps: int) -> None:
+    """Raise InputError unless there is a weight for each inner step."""
+    text = ",".join(f"{a:g}" for a in weights)
+    if len(weights) != steps:
+        raise InputError(
+            f"gradient_weights={text} are {len(weights)} and "
+            f"inner_iters={steps}: give one weight for each inner step")
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        raise InputError(f"gradient_weights={text} must be finite and not "
+                         "all 0, such as 0,0,1,1")

@@ -89,15 +89,20 @@ class RunDirectory:
             return None  # Not whole: it is written again.
         return result if result["meta_iters"] == config.meta_iters else None
 
+    def flags(self) -> dict[str, str]:
+        """The lines of flags.cfg, by name; none if there is no such file."""
+        lines = {}
+        if self._flags.exists():
+            for line in self._flags.read_text().splitlines():
+                name = line.lstrip("-").partition("=")[0]
+                lines[name.removeprefix("no") if "=" not in line
+                      and name.startswith("no") else name] = line
+        return lines
+
     def _compare(self, config: Config) -> None:
-        then = {}
-        for line in self._flags.read_text().splitlines():
-            name = line.lstrip("-").partition("=")[0]
-            then[name.removeprefix("no") if "=" not in line
-                 and name.startswith("no") else name] = line
         now = config.lines()
         # A flag that is newer than the run had its default.
-        then = {**type(config)().lines(), **then}
+        then = {**type(config)().lines(), **self.flags()}
         differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
                   "asked for" for name in config.training_flags()
                   if then.get(name) != now.get(name)]

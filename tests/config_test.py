@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reptile_tf import flags
-from reptile_tf.datasets import mini_imagenet, omniglot
+from reptile_tf.datasets import omniglot
 from reptile_tf.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def test_help_lists_all_flags_and_no_others(capsys):
     assert names == [f.name for f in dataclasses.fields(omniglot.CONFIG)]
     assert text.count("(default: ") == len(names)
     for symbol in ("alpha", "epsilon", "N, the ways", "K, support", "k, inner",
-                   "n, tasks", "{reptile,fomaml,maml,joint}"):
+                   "n, tasks", "{reptile,fomaml,maml,joint,gradient_sum}"):
         assert symbol in text, symbol
 
 
@@ -42,74 +42,22 @@ def test_defaults_are_the_papers_omniglot_5way_column():
     assert (c.inner_optimizer, c.inner_loss) == ("adam", "sum")
 
 
-@pytest.mark.parametrize("name, want", [
-    ("omniglot_5way.cfg", dict(
-        classes=5, learning_rate=1e-3, inner_batch=10, inner_iters=5,
-        meta_iters=100_000, eval_batch=(5,))),
-    ("omniglot_20way.cfg", dict(
-        classes=20, learning_rate=5e-4, inner_batch=20, inner_iters=10,
-        meta_iters=200_000, eval_batch=(10,)))])
-def test_omniglot_flagfiles(name, want):
-    path = ROOT / "configs" / name
-    config = parse(f"--flagfile={path}")
-    common = dict(train_shots=10, meta_step=1.0, meta_step_final=0.0,
-                  meta_batch=5, eval_iters=50, shots=(1, 5))
-    for key, value in {**common, **want}.items():
-        assert getattr(config, key) == value, key
-    config.check_data(SPLITS)
-
-
-REPTILE = dict(algorithm="reptile", train_shots=15, inner_batch=10,
-               inner_iters=8, inner_optimizer="adam", learning_rate=1e-3,
-               meta_step=1.0, meta_step_final=0.0, meta_batch=5,
-               meta_iters=100_000, outer_optimizer="sgd", outer_clip=0.0,
-               eval_iters=50, tail_shots=0)
-
-
-def finn(algorithm, shots, meta_batch):
-    """Appendix A.1 of MAML's paper, and its code: losses over shots."""
-    return dict(algorithm=algorithm, train_shots=shots + 15, tail_shots=15,
-                inner_batch=5 * shots, inner_iters=5 + 1,
-                inner_optimizer="sgd", learning_rate=0.01 / shots,
-                meta_step=1e-3, meta_step_final=1e-3, meta_batch=meta_batch,
-                meta_iters=60_000, outer_optimizer="adam",
-                outer_clip=10.0 * shots, eval_iters=10, shots=(shots,),
-                eval_batch=(5 * shots,))
-
-
-@pytest.mark.parametrize("name, want", [
-    ("", dict(REPTILE, shots=(1, 5), eval_batch=(5, 15))),
-    ("_1shot", dict(REPTILE, shots=(1,), eval_batch=(5,))),
-    ("_1shot_fomaml", finn("fomaml", 1, 4)),
-    ("_5shot_fomaml", finn("fomaml", 5, 2)),
-    ("_1shot_maml", finn("maml", 1, 4)),
-    ("_5shot_maml", finn("maml", 5, 2))])
-def test_mini_imagenet_flagfiles(name, want):
-    path = ROOT / "configs" / f"miniimagenet_5way{name}.cfg"
-    config = flags.parse(
-        ["run_miniimagenet.py", f"--flagfile={path}", "--data_dir=x"],
-        mini_imagenet.CONFIG, mini_imagenet.DEFAULTS)
-    common = dict(classes=5, inner_loss="sum", eval_samples=10_000,
-                  replacement=False, weight_decay=1.0)
-    for key, value in {**common, **want}.items():
-        assert getattr(config, key) == value, key
-    config.check_data({"train": [range(600)] * 64, "val": [range(600)] * 16,
-                       "test": [range(600)] * 20})
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.cfg")))
-def test_flagfiles_hold_hyper_parameters_only(path):
-    for line in path.read_text().splitlines():
-        name = line.lstrip("-").partition("=")[0]
-        assert name not in ("data", "data_dir", "run_dir", "seed")
-
-
 def test_lines_repeat_the_configuration(tmp_path):
-    config = parse("--shots=3", "--notransductive", "--algorithm=maml",
-                   "--replacement", "--data_dir=/some where", "--seed=4")
-    path = tmp_path / "flags.cfg"
-    path.write_text("\n".join(config.lines().values()))
-    assert parse(f"--flagfile={path}") == config
+    for more in (["--algorithm=maml", "--inner_beta1=0.5"],
+                 ["--algorithm=gradient_sum", "--inner_iters=3",
+                  "--gradient_weights=-1,0.5,2"]):
+        config = parse("--shots=3", "--notransductive", "--replacement",
+                       "--data_dir=/some where", "--seed=4", *more)
+        path = tmp_path / "flags.cfg"
+        path.write_text("\n".join(config.lines().values()))
+        assert parse(f"--flagfile={path}") == config
+
+
+def test_gradient_weights():
+    c = parse("--algorithm=gradient_sum", "--gradient_weights=0,0,0,1,-0.5")
+    assert c.meta.gradient_weights == (0, 0, 0, 1, -0.5)
+    assert parse().meta.gradient_weights == ()
+    assert "gradient_weights" not in parse().lines()
 
 
 def test_a_later_flag_wins_over_the_flagfile():
@@ -141,6 +89,15 @@ def test_a_later_flag_wins_over_the_flagfile():
     (["--meta_batch=0"], "meta_batch=0"),
     (["--outer_clip=-1"], "outer_clip=-1.0"),
     (["--seed=-1"], "seed=-1"),
+    (["--gradient_weights=1,1,1,1,1"], "gradient_sum.*reptile was given 1.0"),
+    (["--algorithm=gradient_sum"], "gradient_sum, which needs them.*none"),
+    (["--algorithm=gradient_sum", "--gradient_weights=1,1"],
+     "gradient_weights=1,1 are 2 and inner_iters=5"),
+    (["--algorithm=gradient_sum", "--gradient_weights=a"],
+     "gradient_weights='a' must be numbers"),
+    (["--shots="], "shots='' must be numbers"),
+    (["--inner_beta1=1"], "inner_beta1=1.0"),
+    (["--inner_beta1=0.9", "--inner_optimizer=sgd"], "sgd has none"),
     (["--pretrained"], "--pretrained.*--run_dir"),
 ])
 def test_bad_flags(flags, message):

@@ -1,5 +1,6 @@
 """The exported initialization, used by a process without this package."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from reptile_tf.datasets.few_shot import ImageConfig
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.inner_loop import mean_state
 from reptile_tf.meta_training import MetaTrainer
-from reptile_tf.tasks import EvaluationTasks
+from reptile_tf.tasks import Batches, EvaluationTasks
 
 WAYS, SIZE = 3, (6, 5, 1)
 CONFIG = ImageConfig(
@@ -167,6 +168,31 @@ def test_the_state_is_the_mean_of_the_slots(trained):
     module = export.Initialization(network(), trained, CONFIG)
     np.testing.assert_allclose(module.v[0], np.mean(slots.v[0], 0), rtol=1e-6)
     assert int(module.t) == 70
+
+
+def test_momentum_is_exported(rng):
+    config = dataclasses.replace(CONFIG, inner_beta1=0.9)
+    trainer = MetaTrainer(network(), config.inner, config.meta,
+                          engine=ENGINES["graph-unrolled"])
+    x = rng.random((2, 2, 4, *SIZE)).astype("float32")
+    trainer.train_step(Batches.from_steps(x, rng.integers(0, WAYS, (2, 2, 4))))
+    module = export.Initialization(network(), trainer, config)
+    support, labels, queries = x[0, 0], np.array([0, 1, 2, 1]), x[1, 0]
+    order = module.schedule(tf.constant(4)).numpy()
+    task = EvaluationTasks(
+        support[order][None], labels[order][None], support[None],
+        queries[None], np.zeros([1, len(queries)]))
+    evaluator = Evaluator(trainer.inner_loop, trainer.engine, modes=(True,))
+
+    def evaluated(state):
+        return evaluator.outputs(trainer.weights, state, task)[0][0]
+
+    got = module.adapt_and_predict(support, labels, queries, tf.constant(True))
+    np.testing.assert_allclose(got["logits"], evaluated(trainer.state),
+                               rtol=1e-4, atol=1e-5)
+    fresh = trainer.state._replace(
+        m=[0 * m for m in trainer.state.m])
+    assert not np.allclose(got["logits"], evaluated(fresh), atol=1e-3)
 
 
 @pytest.mark.parametrize("empty", ["support", "query"])

@@ -32,14 +32,19 @@ def loop(model=None, loss=squared_error, **config):
     return InnerLoop(model or linear(), InnerConfig(**config), loss)
 
 
-@pytest.mark.parametrize("name, optimizer", [
-    ("sgd", keras.optimizers.SGD(RATE)),
-    ("adam", keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=0.999,
-                                   epsilon=1e-8)),
+def keras_adam(beta_1):
+    return keras.optimizers.Adam(RATE, beta_1=beta_1, beta_2=0.999,
+                                 epsilon=1e-8)
+
+
+@pytest.mark.parametrize("name, beta1, optimizer", [
+    ("sgd", 0.0, keras.optimizers.SGD(RATE)),
+    ("adam", 0.0, keras_adam(0.0)),
+    ("adam", 0.9, keras_adam(0.9)),
 ])
-def test_steps_equal_kerass_optimizers(rng, name, optimizer):
-    inner = loop(learning_rate=RATE, inner_optimizer=name)
-    variables = [keras.Variable(w.value, dtype="float64")
+def test_steps_equal_kerass_optimizers(rng, name, beta1, optimizer):
+    inner = loop(learning_rate=RATE, inner_optimizer=name, inner_beta1=beta1)
+    variables = [keras.Variable(rng.normal(size=w.shape), dtype="float64")
                  for w in inner.model.trainable_variables]
     weights, state = [v.value.value() for v in variables], None
     state = inner.initial_state()
@@ -49,8 +54,9 @@ def test_steps_equal_kerass_optimizers(rng, name, optimizer):
         optimizer.apply(gradient, variables)
         for ours, keras_one in zip(weights, variables, strict=True):
             # Keras takes beta2 = 0.999 through float32, hence not 1e-12.
-            np.testing.assert_allclose(ours, keras_one.numpy(), rtol=1e-5)
+            np.testing.assert_allclose(ours, keras_one.numpy(), atol=3e-6)
     assert int(state.t) == 12
+    assert len(state.m) == (len(weights) if beta1 else 0)
 
 
 def test_adam_by_hand():
@@ -67,6 +73,20 @@ def test_adam_by_hand():
         w[0], [2 - 0.05 * root / (0.00025 ** 0.5 + 1e-8),
                -1 + 0.02 * root / (0.2 + 1e-8)], rtol=1e-12)
     assert int(state.t) == 2
+
+
+def test_momentum_by_hand():
+    inner = loop(learning_rate=0.1, inner_beta1=0.75)
+    w, state = [tf.constant([2.0], tf.float64)], InnerState(
+        [tf.constant([0.04], tf.float64)], tf.constant(1, tf.int64),
+        [tf.constant([0.4], tf.float64)])
+    w, state = inner.apply_gradient(
+        w, [tf.constant([-0.2], tf.float64)], state)
+    # m = 0.75 0.4 - 0.25 0.2 = 0.25; 1 - 0.75^2 = 0.4375; v stays 0.04
+    np.testing.assert_allclose(state.m[0], [0.25], rtol=1e-12)
+    np.testing.assert_allclose(
+        w[0], [2 - 0.1 * 0.001999 ** 0.5 * 0.25 / 0.4375 / (0.2 + 1e-8)],
+        rtol=1e-12)
 
 
 def test_first_adam_step_moves_by_the_learning_rate():
@@ -190,8 +210,10 @@ def test_cross_entropy_by_hand():
 
 def test_mean_state():
     state = mean_state(InnerState([tf.constant([[1.0, 2], [3, 6]])],
-                                  tf.constant(9, tf.int64)))
+                                  tf.constant(9, tf.int64),
+                                  [tf.constant([[0.0, 5], [1, 7]])]))
     np.testing.assert_array_equal(state.v[0], [2, 4])
+    np.testing.assert_array_equal(state.m[0], [0.5, 6])
     assert int(state.t) == 9
 
 
@@ -200,6 +222,10 @@ def test_mean_state():
     (dict(inner_loss="max"), "max.*sum"),
     (dict(learning_rate=0.0), "learning_rate=0.0.*positive"),
     (dict(weight_decay=1.5), r"weight_decay=1.5.*\(0, 1\]"),
+    (dict(inner_beta1=1.0), r"inner_beta1=1.0 must be in \[0, 1\)"),
+    (dict(inner_beta1=float("nan")), "inner_beta1=nan"),
+    (dict(inner_beta1=0.9, inner_optimizer="sgd"),
+     "inner_beta1=0.9.*sgd has none: use 0, or adam"),
 ])
 def test_bad_config(config, message):
     with pytest.raises(InputError, match=message):

@@ -122,10 +122,31 @@ def test_state_goes_on_from_iteration_to_iteration(order, slots, steps):
     assert any(np.any(a != b) for a, b in zip(first.v, second.v, strict=True))
 
 
-@pytest.mark.parametrize("outer", ["sgd", "adam"])
+def test_momentum_goes_on_as_v_does():
+    inner, draw = InnerConfig(0.05, inner_beta1=0.9), sampler()
+    trainer = trainer_of(inner=inner)
+    trainer.train_step(draw(2))
+    first = trainer.slots_state
+    trainer.train_step(draw(2))
+    second = trainer.slots_state
+    for a, b, mean in zip(first.m, second.m, trainer.state.m, strict=True):
+        assert b.shape[0] == 2 and np.any(a != b)
+        np.testing.assert_allclose(mean, np.mean(b, 0), rtol=1e-5, atol=1e-9)
+    names = {name.partition("/")[0] for name in trainer.state_dict()}
+    assert names == {"phi", "v", "m", "t", "outer"}
+
+
+def test_without_momentum_nothing_of_it_is_saved():
+    names = {name.partition("/")[0] for name in trainer_of().state_dict()}
+    assert names == {"phi", "v", "t", "outer"}
+
+
+@pytest.mark.parametrize("outer, beta1", [
+    ("sgd", 0.0), ("adam", 0.0), ("sgd", 0.9)])
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_state_dict_continues_bit_for_bit(order, outer):
-    meta = dict(task_order=order, outer_optimizer=outer)
+def test_state_dict_continues_bit_for_bit(order, outer, beta1):
+    meta = dict(task_order=order, outer_optimizer=outer,
+                inner=InnerConfig(0.05, inner_beta1=beta1))
     whole, draw = trainer_of(**meta), sampler()
     steps = [draw(2) for _ in range(6)]
     for batches in steps[:4]:
@@ -227,6 +248,16 @@ def test_a_sampler_of_too_few_tasks_is_refused():
         trainer_of().train_step(sampler()(3))
 
 
+def test_gradient_sum_trains_with_its_weights():
+    batches = sampler()(2)
+    fomaml, weighted = (
+        trainer_of(**meta).displacement(batches) for meta in (
+            dict(algorithm="fomaml"),
+            dict(algorithm="gradient_sum", gradient_weights=(0, 0, 2.0))))
+    for a, b in zip(fomaml, weighted, strict=True):
+        np.testing.assert_allclose(b, 2 * a, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("meta, message", [
     (dict(algorithm="anil"), "anil.*reptile"),
     (dict(outer_optimizer="x"), "outer_optimizer"),
@@ -234,6 +265,8 @@ def test_a_sampler_of_too_few_tasks_is_refused():
     (dict(meta_batch=0), "meta_batch=0"),
     (dict(meta_iters=-1), "meta_iters=-1"),
     (dict(meta_step=float("nan")), "meta_step=nan"),
+    (dict(algorithm="gradient_sum"), "gradient_sum, which needs them.*none"),
+    (dict(gradient_weights=(1.0, 0.0)), "algorithm=reptile was given 1.0,0.0"),
 ])
 def test_bad_config(meta, message):
     with pytest.raises(InputError, match=message):

@@ -8,16 +8,18 @@ from conftest import ENGINES
 
 from reptile_tf import engine as engines
 from reptile_tf import models
+from reptile_tf.errors import InputError
 from reptile_tf.inner_loop import (
     InnerConfig,
     InnerLoop,
     InnerState,
     squared_error,
 )
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import REGISTRY, unweighted
 from reptile_tf.tasks import Batches
 
 ALPHA = 0.02
+WEIGHTS = (0.5, 0.0, 0.0, -2.0)
 
 
 def dense(dtype="float64"):
@@ -84,12 +86,17 @@ def sgd_path(model, batches):
     return gradients
 
 
-def displacement(name, model, batches, **config):
+def rule_of(name, weights=WEIGHTS[-3:]):
+    return REGISTRY[name].with_weights(weights)
+
+
+def displacement(name, model, batches, weights=(), **config):
     second_order = REGISTRY[name].second_order
-    inner = inner_of(model, second_order, learning_rate=ALPHA,
-                     inner_optimizer="sgd", loss=squared_error, **config)
-    return REGISTRY[name].rule(inner, phi_of(model), inner.initial_state(),
-                               batches)[0]
+    config = {"learning_rate": ALPHA, "inner_optimizer": "sgd",
+              "loss": squared_error, **config}
+    inner = inner_of(model, second_order, **config)
+    return rule_of(name, weights)(
+        inner, phi_of(model), inner.initial_state(), batches)[0]
 
 
 def assert_close(got, want, rtol=1e-9):
@@ -98,7 +105,9 @@ def assert_close(got, want, rtol=1e-9):
 
 
 def test_registry():
-    assert set(REGISTRY) == {"reptile", "fomaml", "maml", "joint"}
+    assert set(REGISTRY) == {"reptile", "fomaml", "maml", "joint",
+                             "gradient_sum"}
+    assert set(REGISTRY) - set(unweighted()) == {"gradient_sum"}
 
 
 def test_reptile_is_alpha_times_the_sum_of_gradients(rng):
@@ -106,6 +115,57 @@ def test_reptile_is_alpha_times_the_sum_of_gradients(rng):
     got = displacement("reptile", model, batches)
     assert_close(got, [ALPHA * sum(g) for g in
                        zip(*sgd_path(dense(), batches), strict=True)])
+
+
+@pytest.mark.parametrize("weights", [
+    WEIGHTS, (0, 0, 1, 1), (1, 2, 3, 4), (0.25,) * 4])
+def test_gradient_sum_is_the_weighted_sum_of_gradients(rng, weights):
+    batches = regression_batches(rng, 4)
+    got = displacement("gradient_sum", dense(), batches, weights)
+    assert_close(got, [
+        ALPHA * sum(a * x for a, x in zip(weights, g, strict=True))
+        for g in zip(*sgd_path(dense(), batches), strict=True)])
+
+
+@pytest.mark.parametrize("config", [
+    dict(inner_optimizer="sgd"), dict(inner_optimizer="adam"),
+    dict(inner_optimizer="adam", inner_beta1=0.9, weight_decay=0.9)])
+@pytest.mark.parametrize("k", [1, 4])
+def test_reptile_and_fomaml_are_gradient_sums(rng, k, config):
+    batches = regression_batches(rng, k)
+    for name, weights in (("reptile", [1.0] * k),
+                          ("fomaml", [0.0] * (k - 1) + [1.0])):
+        assert_close(
+            displacement("gradient_sum", dense(), batches, weights, **config),
+            displacement(name, dense(), batches, **config), rtol=1e-12)
+
+
+def test_gradient_sums_displacements_include_their_steps_decay(rng):
+    """Step by step, by the sum that the rule does not keep."""
+    batches, config = regression_batches(rng, 4), dict(
+        learning_rate=ALPHA, weight_decay=0.9)
+    inner = inner_of(dense(), loss=squared_error, **config)
+    w, state, want = phi_of(dense()), inner.initial_state(), None
+    steps = [*zip(batches.inputs, batches.targets, strict=True),
+             (batches.last_inputs, batches.last_targets)]
+    for weight, (x, y) in zip(WEIGHTS, steps, strict=True):
+        after, state = inner.step(w, state, x, y)
+        moved = [weight * (a - b) for a, b in zip(w, after, strict=True)]
+        want = moved if want is None else [
+            a + b for a, b in zip(want, moved, strict=True)]
+        w = after
+    assert_close(displacement("gradient_sum", dense(), batches, WEIGHTS,
+                              inner_optimizer="adam", weight_decay=0.9), want)
+
+
+@pytest.mark.parametrize("weights, message", [
+    ((1, 1), "gradient_weights=1,1 are 2 and inner_iters=3"),
+    ((0, 0, 0), "gradient_weights=0,0,0.*not all 0"),
+    ((1, float("nan"), 1), "1,nan,1 must be finite")])
+def test_bad_weights(rng, weights, message):
+    with pytest.raises(InputError, match=message):
+        displacement("gradient_sum", dense(), regression_batches(rng, 3),
+                     weights)
 
 
 @pytest.mark.parametrize("name", ["reptile", "joint", "fomaml"])
@@ -219,13 +279,16 @@ def test_maml_is_the_gradient_of_the_real_network():
         assert abs(got - want) < 1e-6 * abs(want)
 
 
-def test_adam_maml_replaces_the_last_gradient(rng):
+@pytest.mark.parametrize("beta1", [0.0, 0.75])
+def test_adam_maml_replaces_the_last_gradient(rng, beta1):
     """Adam's k-th step with g_k replaced by the MAML gradient."""
     batches = regression_batches(rng, 3)
-    inner = inner_of(dense(), True, learning_rate=ALPHA, loss=squared_error)
+    inner = inner_of(dense(), True, learning_rate=ALPHA, loss=squared_error,
+                     inner_beta1=beta1)
     phi = phi_of(dense())
     state = InnerState([0.5 + tf.zeros_like(p) for p in phi],
-                       tf.constant(4, tf.int64))
+                       tf.constant(4, tf.int64),
+                       [0.3 - p for p in phi] if beta1 else [])
     got, _ = REGISTRY["maml"].rule(inner, phi, state, batches)
 
     def last_loss(start):
@@ -245,9 +308,11 @@ def test_adam_maml_replaces_the_last_gradient(rng):
         gradient.append(column)
     w, after = inner.adapt(phi, state, batches.inputs, batches.targets)
     want = []
-    for g, v in zip(gradient, after.v, strict=True):
+    moments = after.m or [0.0] * len(phi)
+    for g, v, m in zip(gradient, after.v, moments, strict=True):
         new_v = 0.999 * v + 0.001 * g**2
-        want.append(ALPHA * np.sqrt(1 - 0.999**7) * g
+        new_m = (beta1 * m + (1 - beta1) * g) / (1 - beta1**7)
+        want.append(ALPHA * np.sqrt(1 - 0.999**7) * new_m
                     / (np.sqrt(new_v) + 1e-8))
     assert_close(got, want, rtol=1e-6)
 
@@ -270,8 +335,9 @@ def oracle(name, inner, phi, state, batches, order):
     for i in range(3):
         task = Batches(*(a[i] for a in batches))
         start = carried or InnerState(
-            [v[i if order == "parallel" else 0] for v in state.v], state.t)
-        d, after = REGISTRY[name].rule(inner, phi, start, task)
+            *([x[i if order == "parallel" else 0] for x in moments]
+              if isinstance(moments, list) else moments for moments in state))
+        d, after = rule_of(name)(inner, phi, start, task)
         total = [a / 3 for a in d] if i == 0 else [
             a + b / 3 for a, b in zip(total, d, strict=True)]
         slots.append(after)
@@ -279,15 +345,17 @@ def oracle(name, inner, phi, state, batches, order):
     kept = slots if order == "parallel" else slots[-1:]
     return total, InnerState(
         [np.stack(v) for v in zip(*(s.v for s in kept), strict=True)],
-        slots[-1].t)
+        slots[-1].t,
+        [np.stack(m) for m in zip(*(s.m for s in kept), strict=True)])
 
 
 def mapped(name, order, engine, optimizer, dtype, batches,
-           recompute=False, mixed=False):
+           recompute=False, mixed=False, beta1=0.0):
     """(inner, phi, state, result of the engine)."""
     model = convolutional(dtype)
     clone = models.inner_clone(model, engine.convolutions, mixed)
-    config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer)
+    config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer,
+                         inner_beta1=beta1)
     inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
                       recompute=recompute, jit=engine.jit)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
@@ -295,20 +363,35 @@ def mapped(name, order, engine, optimizer, dtype, batches,
     slots = 3 if order == "parallel" else 1
     state = InnerState(
         [tf.abs(tf.stack([p + i for i in range(slots)])) * 0.1 for p in phi]
-        if optimizer == "adam" else [], tf.constant(11, tf.int64))
+        if optimizer == "adam" else [], tf.constant(11, tf.int64),
+        [tf.stack([p - i for i in range(slots)]) for p in phi]
+        if beta1 else [])
 
-    def run(phi, v, t, batches):
+    def run(phi, state, batches):
         return engines.mean_displacement(
-            REGISTRY[name].rule, inner, phi, InnerState(v, t), batches, order,
-            engine)
+            rule_of(name), inner, phi, state, batches, order, engine)
 
     before = [p.numpy() for p in phi]
-    result = engine.function(run)(phi, state.v, state.t, batches)
+    result = engine.function(run)(phi, state, batches)
     for a, b in zip(before, phi, strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(a, b)
     return inner, phi, state, result
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("order", engines.TASK_ORDERS)
+def test_momentum_is_mapped_as_v_is(rng, order, engine):
+    batches = meta_batch(rng, "float64")
+    inner, phi, state, (got, after) = mapped(
+        "fomaml", order, ENGINES[engine], "adam", "float64", batches,
+        beta1=0.9)
+    want, want_after = oracle("fomaml", inner, phi, state, batches, order)
+    assert len(after.m) == len(after.v) == len(phi)
+    for a, b in zip([*got, *after.v, *after.m],
+                    [*want, *want_after.v, *want_after.m], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -329,15 +412,17 @@ def test_contract(rng, name, order, engine):
 @pytest.mark.parametrize("engine", [
     pytest.param(name, marks=[pytest.mark.slow] if engine.jit else [])
     for name, engine in ENGINES.items()])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_recomputed_gradients_are_the_same(rng, optimizer, engine):
+@pytest.mark.parametrize("optimizer, beta1", [
+    ("adam", 0.0), ("sgd", 0.0), ("adam", 0.9)])
+def test_recomputed_gradients_are_the_same(rng, optimizer, beta1, engine):
     """They go through all four steps, and through the v made inside."""
     batches = meta_batch(rng, "float64", k=4)
     (*_, (kept, state)), (*_, (again, state_again)) = (
         mapped("maml", "parallel", ENGINES[engine], optimizer, "float64",
-               batches, recompute) for recompute in (False, True))
-    for a, b in zip([*again, *state_again.v], [*kept, *state.v],
-                    strict=True):
+               batches, recompute, beta1) for recompute in (False, True))
+    assert len(state.m) == (len(kept) if beta1 else 0)
+    for a, b in zip([*again, *state_again.v, *state_again.m],
+                    [*kept, *state.v, *state.m], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
     assert int(state_again.t) == int(state.t)
 

@@ -18,10 +18,10 @@ DEFAULTS = {
     "learning_rate": 0.01}
 
 
-def load(config) -> few_shot.FewShotImages:
+def load(config, examples: int = 6) -> few_shot.FewShotImages:
     rng = np.random.default_rng(1 if config.data == "synthetic" else 0)
-    images = rng.integers(0, 256, (20 * 6, 4, 3, 1)).astype(np.uint8)
-    classes = list(np.arange(len(images)).reshape(20, 6))
+    images = rng.integers(0, 256, (20 * examples, 4, 3, 1)).astype(np.uint8)
+    classes = list(np.arange(len(images)).reshape(20, examples))
     splits = {"train": classes[:12], "test": classes[12:]}
     if config.val_classes:
         splits["val"] = splits["train"][-config.val_classes:]

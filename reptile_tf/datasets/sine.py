@@ -52,8 +52,8 @@ class SineConfig(Config):
     x_range: tuple[float, ...] = flag(
         (-5.0, 5.0), "range of x", True)
     compare: bool = flag(
-        False, "train every algorithm from the same seed on the same tasks, "
-        "and draw them in one figure")
+        False, "train every algorithm but gradient_sum from the same seed on "
+        "the same tasks, and draw them in one figure")
 
     @property
     def eval_steps(self) -> tuple[int, ...]:
@@ -73,6 +73,12 @@ class SineConfig(Config):
                     "upper end, such as -5,5")
             if not all(map(math.isfinite, values)):
                 raise InputError(f"{name}={text} must be finite numbers")
+
+    def check_one_of_several(self) -> None:
+        if self.compare:
+            raise InputError(
+                "--compare trains every algorithm from one seed: give one "
+                "--algorithm and one --seed, or drop --compare")
 
 
 class Sines(TaskSource):

@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reptile_tf import distribution, experiment, tasks
+from reptile_tf.cells import Cell, run_cells
 from reptile_tf.datasets import sine
 from reptile_tf.engine import Engine
 from reptile_tf.evaluation import Evaluator
 from reptile_tf.experiment import Experiment
 from reptile_tf.experiments import plotting
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.meta_updates import unweighted
 from reptile_tf.tasks import EvaluationTasks
 
 SHOWN_TASKS = 2
@@ -46,13 +47,16 @@ def run(dataset, config: sine.SineConfig,
         again: Callable[..., sine.SineConfig]) -> None:
     """Train one algorithm, or all with --compare, and draw the figure."""
     home = experiment.run_directory_of(dataset, config).path
-    configs = [config]
     if config.compare:
         home = Path(config.run_dir or f"runs/sine-compare-seed{config.seed}")
-        configs = [again(f"--algorithm={name}", "--nocompare",
-                         f"--run_dir={home / name}") for name in REGISTRY]
-    results = [experiment.run(dataset, c) for c in configs]
-    opened = [reopen(dataset, c) for c in configs]
+        cells = [Cell(name, again(f"--algorithm={name}", "--nocompare",
+                                  f"--run_dir={home / name}"))
+                 for name in unweighted()]
+        results = run_cells(dataset, cells)
+        opened = [reopen(dataset, cell.config) for cell in cells]
+    else:
+        results = [experiment.run(dataset, config)]
+        opened = [reopen(dataset, config)]
     log = logging.getLogger("reptile_tf")
     shown = shown_tasks(opened[0])
     # Every algorithm has the same inner loop: one compiled function for all.

@@ -1,0 +1,391 @@
+"""Comparison: results made by hand, numbers worked out by hand."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reptile_tf import compare, finished_runs, learning_curves, paper
+from reptile_tf.config import Config
+from reptile_tf.datasets import mini_imagenet, omniglot, sine
+from reptile_tf.meta_updates import REGISTRY
+
+ROOT = Path(__file__).parent.parent
+
+
+def images(**values):
+    """Rows (shots, transductive) of accuracy; 'shots_5t' is 5-shot +."""
+    rows = []
+    for name, accuracy in values.items():
+        shots, mode = re.fullmatch(r"shots_(\d+)([tn])", name).groups()
+        rows += [{"split": split, "shots": int(shots),
+                  "transductive": mode == "t", "tasks": 400,
+                  "accuracy": accuracy - 0.5 * (split == "train"),
+                  "ci95": 0.0123, "eval_batch": 5, "eval_iters": 50}
+                 for split in ("test", "train")]
+    return rows
+
+
+def waves(*mse):
+    return [{"split": "test", "points": 10, "steps": 2**i, "tasks": 30,
+             "mse": value, "ci95": 0.25} for i, value in enumerate(mse)]
+
+
+def make(folder, dataset, rows, seconds=100.0, source="a folder", **flags):
+    """A finished run; returns its folder."""
+    config = dataset.CONFIG(**{**dataset.DEFAULTS, **flags})
+    folder.mkdir(parents=True)
+    (folder / "flags.cfg").write_text("\n".join(config.lines().values()))
+    (folder / "result.json").write_text(json.dumps({
+        "algorithm": config.algorithm, "dataset": dataset.NAME,
+        "data_source": source, "ways": config.ways, "seed": config.seed,
+        "meta_iters": config.meta_iters, "wall_seconds": seconds,
+        "results": rows, "untrained": rows}))
+    return folder
+
+
+def records(capsys, *folders):
+    """The rows of --format=json, by (algorithm, variant, cell)."""
+    compare.show(folders, "json")
+    found = json.loads(capsys.readouterr().out)
+    return {(r["algorithm"], r["variant"], r["cell"]): r
+            for r in found["rows"]}, found["not_counted"]
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Reptile with 3 seeds and fomaml with 1, Omniglot 5-way."""
+    for seed, (plain, trans, seconds) in enumerate((
+            (0.90, 0.950, 100), (0.92, 0.951, 200), (0.97, 0.955, 330))):
+        make(tmp_path / f"reptile-{seed}", omniglot,
+             images(shots_1t=trans, shots_1n=plain), seconds, seed=seed,
+             source=f"archives in /disk{seed}", data_dir=f"/disk{seed}",
+             num_threads=seed, meta_iters=10_000)
+    make(tmp_path / "fomaml", omniglot, images(shots_1t=0.98, shots_1n=0.8),
+         7200, algorithm="fomaml", meta_iters=60_000)
+    return tmp_path
+
+
+def test_mean_and_sample_deviation_over_seeds(three, capsys):
+    """0.90, 0.92, 0.97: mean 0.93; squares 9 + 1 + 16 = 26 over n - 1 = 2."""
+    found, not_counted = records(capsys, three)
+    assert not_counted == [] and len(found) == 4
+    row = found["reptile", "", "1-shot"]
+    assert row["mean"] == pytest.approx(93)
+    assert row["std"] == pytest.approx(13 ** 0.5)
+    assert row["ci95"] is None
+    assert row["seeds"] == [0, 1, 2] and row["tasks"] == 400
+    assert row["wall_seconds"] == pytest.approx(210)
+    assert (row["paper"], row["paper_interval"]) == (95.39, 0.09)
+    assert row["difference"] == pytest.approx(93 - 95.39)
+    assert (row["meta_iters"], row["paper_meta_iters"]) == (10_000, 100_000)
+    assert row["runs"] == [str(three / f"reptile-{i}") for i in range(3)]
+    one = found["fomaml", "", "1-shot + transduction"]
+    assert (one["std"], one["ci95"]) == (None, pytest.approx(1.23))
+    assert one["difference"] == pytest.approx(98 - 98.3)
+    # The paper's FOMAML is transductive.
+    assert found["fomaml", "", "1-shot"]["paper"] is None
+
+
+def test_text(three, capsys):
+    compare.show([three])
+    assert capsys.readouterr().out.splitlines() == [
+        "omniglot, 5-way: all characters; 400 test tasks", "",
+        "accuracy, %     this code         paper   diff  seeds  iterations"
+        "   time",
+        "1-shot",
+        "  reptile    93.00 ± 3.61  95.39 ± 0.09  -2.39      3     10,000*"
+        "  4 min",
+        "  fomaml     80.00 ± 1.23                           1      60,000"
+        "  2.0 h",
+        "1-shot + transduction",
+        "  reptile    95.20 ± 0.26  97.68 ± 0.04  -2.48      3     10,000*"
+        "  4 min",
+        "  fomaml     98.00 ± 1.23  98.30 ± 0.50  -0.30      1      60,000"
+        "  2.0 h", "",
+        "± is the standard deviation over seeds; of one seed, the 95 % "
+        "interval over",
+        "  tasks.",
+        "The paper's ±: the standard deviation over 3 runs; of maml and "
+        "fomaml, the 95 %",
+        "  interval over tasks.",
+        "* Fewer meta-iterations than the paper's: reptile 100,000.",
+        "time: of a run, training and evaluation, the mean over seeds."]
+
+
+def test_markdown(three, capsys):
+    compare.show([three], "markdown")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == [
+        "**omniglot, 5-way: all characters; 400 test tasks**", "",
+        "| accuracy, % | algorithm | this code | paper | diff | seeds | "
+        "iterations | time |", "|---|---|---|---|---|---|---|---|",
+        "| 1-shot | reptile | 93.00 ± 3.61 | 95.39 ± 0.09 | -2.39 | 3 | "
+        "10,000\\* | 4 min |",
+        "| 1-shot | fomaml | 80.00 ± 1.23 |  |  | 1 | 60,000 | 2.0 h |"]
+    assert "- \\* Fewer meta-iterations than the paper's: reptile 100,000." in (
+        lines)
+
+
+def test_csv(three, capsys):
+    compare.show([three], "csv")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [r["algorithm"] for r in rows] == ["reptile", "fomaml"] * 2
+    assert float(rows[0]["std"]) == pytest.approx(13 ** 0.5)
+    assert rows[0]["seeds"] == "0 1 2" and rows[0]["ci95"] == ""
+    assert rows[1]["paper"] == "" and rows[3]["paper"] == "98.3"
+    assert (rows[2]["shots"], rows[2]["transductive"]) == ("1", "True")
+
+
+def test_flags_that_matter_are_not_mixed(tmp_path, capsys):
+    """Two settings of fomaml: a row each, and what differs is named."""
+    for i, (tail, seed, value) in enumerate(
+            ((0, 0, 0.5), (0, 1, 0.7), (2, 0, 0.9))):
+        make(tmp_path / str(i), omniglot, images(shots_1t=value),
+             algorithm="fomaml", tail_shots=tail, seed=seed)
+    make(tmp_path / "r", omniglot, images(shots_1t=0.6), inner_iters=7)
+    found, _ = records(capsys, tmp_path)
+    cell = "1-shot + transduction"
+    assert {(a, v): r["mean"] for (a, v, _), r in found.items()} == (
+        pytest.approx({("fomaml", "a"): 60, ("fomaml", "b"): 90,
+                       ("reptile", ""): 60}))
+    assert found["fomaml", "a", cell]["differs"] == ["--tail_shots=0"]
+    assert found["fomaml", "b", cell]["differs"] == ["--tail_shots=2"]
+    assert found["reptile", "", cell]["differs"] == []
+    compare.show([tmp_path])
+    output = capsys.readouterr().out
+    assert "  fomaml a " in output
+    assert output.splitlines()[-2:] == [
+        "fomaml a: --tail_shots=0", "fomaml b: --tail_shots=2"]
+
+
+def test_a_flag_newer_than_a_run_had_its_default(tmp_path, capsys):
+    for seed in (0, 1):
+        run = make(tmp_path / str(seed), omniglot, images(shots_1t=0.5),
+                   seed=seed)
+    lines = (run / "flags.cfg").read_text().splitlines()
+    (run / "flags.cfg").write_text(
+        "\n".join(x for x in lines if "outer_clip" not in x))
+    found, _ = records(capsys, tmp_path)
+    assert [r["seeds"] for r in found.values()] == [[0, 1]]
+
+
+def test_other_data_have_no_paper(tmp_path, capsys):
+    """Glyphs, one's own images; each a table of its own."""
+    rows = images(shots_1t=0.5)
+    make(tmp_path / "real", omniglot, rows)
+    make(tmp_path / "glyphs", omniglot, rows, data="synthetic",
+         source="built-in glyphs (synthetic)")
+    for name, more in (("mini", {}), ("own", {"allow_partial": True}),
+                       ("small", {"image_size": 32})):
+        make(tmp_path / name, mini_imagenet, rows, source=f"images in {name}",
+             data_dir="x", **more)
+    make(tmp_path / "3way", mini_imagenet, rows, source="images in mini",
+         data_dir="x", classes=3)
+    compare.show([tmp_path], "json")
+    found = json.loads(capsys.readouterr().out)["rows"]
+    assert {(r["dataset"], r["data"], r["ways"]): r["paper"]
+            for r in found} == {
+        ("omniglot", "all characters", 5): 97.68,
+        ("omniglot", "built-in glyphs (synthetic)", 5): None,
+        ("miniimagenet", "images in mini", 5): 49.97,
+        ("miniimagenet", "images in own", 5): None,
+        ("miniimagenet", "images in small", 5): None,
+        ("miniimagenet", "images in mini", 3): None}
+    compare.show([tmp_path / "glyphs"])
+    assert "paper" not in capsys.readouterr().out
+
+
+def test_regression(tmp_path, capsys):
+    """mse 1 and 3: mean 2, squares 1 + 1 over 1."""
+    for seed, values in enumerate(((1.0, 0.5), (3.0, 0.5))):
+        make(tmp_path / str(seed), sine, waves(*values), seed=seed,
+             source="waves")
+    found, _ = records(capsys, tmp_path)
+    row = found["reptile", "", "10 points, 1 steps"]
+    assert (row["mean"], row["std"], row["metric"]) == (
+        2, pytest.approx(2 ** 0.5), "mse")
+    assert (row["points"], row["steps"], row["paper"]) == (10, 1, None)
+    compare.show([tmp_path])
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == "sine: waves; 30 test tasks"
+    assert output[3:7] == [
+        "10 points, 1 steps",
+        "  reptile           2.0000 ± 1.4142      2      30,000  2 min",
+        "10 points, 2 steps",
+        "  reptile           0.5000 ± 0.0000      2      30,000  2 min"]
+
+
+def test_what_is_not_counted_is_named(tmp_path, capsys):
+    """Unfinished, evaluated half-way, broken, doubled, without flags."""
+    rows = images(shots_1t=0.5)
+    good = make(tmp_path / "good", omniglot, rows)
+    make(tmp_path / "again", omniglot, rows)
+    stopped = make(tmp_path / "stopped", omniglot, rows, seed=1)
+    (stopped / "result.json").unlink()
+    (stopped / "checkpoints").mkdir()
+    (stopped / "checkpoints" / "checkpoint-000004000.npz").touch()
+    half = make(tmp_path / "half", omniglot, rows, seed=2)
+    whole = (half / "result.json").read_text()
+    (half / "result.json").write_text(whole.replace("100000", "5000"))
+    broken = make(tmp_path / "broken", omniglot, rows, seed=3)
+    (broken / "result.json").write_text(whole[:77])
+    other = make(tmp_path / "other", omniglot, rows, seed=4)
+    (other / "result.json").write_text('{"ways": 5}')
+    (make(tmp_path / "bare", omniglot, rows, seed=5) / "flags.cfg").unlink()
+    found, not_counted = records(capsys, tmp_path, good)
+    assert [r["seeds"] for r in found.values()] == [[0]]
+    reasons = dict(line.removeprefix(f"{tmp_path}/").split(": ", 1)
+                   for line in not_counted)
+    assert reasons.pop("good").startswith("the same seed and flags as")
+    assert reasons.pop("stopped") == (
+        "not finished, at meta-iteration 4,000 of 100,000")
+    assert reasons.pop("half") == (
+        "not finished: evaluated at meta-iteration 5,000 of 100,000")
+    assert reasons.pop("broken").startswith("result.json is not whole (JSON")
+    assert reasons.pop("other").startswith(
+        "result.json is not whole (KeyError: 'algorithm')")
+    assert reasons.pop("bare").startswith("has no flags.cfg")
+    assert reasons == {}
+    compare.show([tmp_path])
+    output = " ".join(capsys.readouterr().out.split())  # As if not wrapped.
+    assert f"not counted: {stopped}: not finished" in output
+    compare.show([tmp_path], "csv")
+    captured = capsys.readouterr()
+    assert "not counted" not in captured.out
+    assert f"not counted: {stopped}: not finished" in captured.err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["{}/none"], "error: .*/none is not a folder: name"),
+    (["{}/empty"], "error: .*/empty holds no run"),
+    (["{}/run", "{}/empty"], "error: .*/empty holds no run"),
+    (["{}/broken"], "error: no finished run: .*/broken: result.json is not"),
+    (["{}/run", "--figure={}/a.jpg"], "a.jpg must end in .png"),
+    (["{}/drawn", "--figure={}/run/flags.cfg/a.png"], "cannot be written"),
+    (["{}/run", "--figure={}/a.png"], "no learning curve"),
+    (["{}/curve", "--figure={}/a.png"], "metrics.csv is not a run's"),
+    (["{}/missing", "--figure={}/a.png"], "metrics.csv is not a run's")])
+def test_bad_input(tmp_path, capsys, arguments, message):
+    (tmp_path / "empty").mkdir()
+    rows = images(shots_1t=0.5)
+    run = make(tmp_path / "run", omniglot, rows)
+    (run / "metrics.csv").write_text("iteration,split,metric,value\n")
+    (make(tmp_path / "broken", omniglot, rows) / "result.json").write_text("")
+    (make(tmp_path / "curve", omniglot, rows) / "metrics.csv").write_text(
+        "iteration,split,metric,value\n1,test\n")
+    (make(tmp_path / "drawn", omniglot, rows) / "metrics.csv").write_text(
+        "iteration,split,metric,value\n1,test,accuracy_1shot,0.5\n")
+    make(tmp_path / "missing", omniglot, rows)
+    assert compare.main(["compare", *(
+        a.format(tmp_path) for a in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error) and len(error.splitlines()) == 1
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_the_command(three):
+    """Without TensorFlow's chatter; without a folder: usage, status 2."""
+    def command(*arguments):
+        environment = {k: v for k, v in os.environ.items()
+                       if k != "TF_CPP_MIN_LOG_LEVEL"}
+        return subprocess.run(
+            [sys.executable, "-m", "reptile_tf.compare", *arguments],
+            cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = command(three, "--format=csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 5
+    done = command()
+    assert done.returncode == 2 and "arguments are required: DIR" in (
+        done.stderr)
+
+
+def test_the_band_is_over_seeds():
+    """At 5: 1, 3; mean 2, squares 1 + 1 over 1. 9 is not everyone's."""
+    iterations, mean, std = learning_curves.band(
+        [{5: 1.0, 7: 2.0}, {5: 3.0, 7: 2.0, 9: 4.0}])
+    assert iterations == [5, 7]
+    np.testing.assert_allclose(mean, [2, 2])
+    np.testing.assert_allclose(std, [2 ** 0.5, 0])
+    _, mean, std = learning_curves.band([{5: 1.0}])
+    assert (mean[0], std[0]) == (1, 0)
+
+
+def test_the_figure(three, capsys):
+    for seed in range(3):
+        (three / f"reptile-{seed}" / "metrics.csv").write_text(
+            "iteration,split,metric,value\n"
+            f"50,val,accuracy_1shot_transductive,0.{seed}\n"
+            f"99,val,accuracy_1shot_transductive,0.4\n")
+    (three / "fomaml" / "metrics.csv").write_text(
+        "iteration,split,metric,value\n"
+        "50,val,accuracy_1shot_transductive,0.5\n")
+    assert learning_curves.read(three / "reptile-2" / "metrics.csv") == {
+        ("val", "accuracy_1shot_transductive"): {50: 20.0, 99: 40.0}}
+    path = three / "new" / "curves.png"
+    assert compare.main(["", str(three), f"--figure={path}"]) == 0
+    assert f"figure: {path}" in capsys.readouterr().err
+    with Image.open(path) as image:
+        assert image.size[0] > 500
+    svg = path.with_suffix(".svg").read_text()
+    for word in ("reptile, 3 seeds", "fomaml, 1 seed", "1shot transductive",
+                 "val accuracy, %", "omniglot, 5-way: all characters"):
+        assert f"<!-- {word} -->" in svg, word
+
+
+TABLES = """
+omniglot | 1-shot 5-way | 5-shot 5-way | 1-shot 20-way | 5-shot 20-way
+maml + transduction | 98.7 0.4 | 99.9 0.1 | 95.8 0.3 | 98.9 0.2
+fomaml + transduction | 98.3 0.5 | 99.2 0.2 | 89.4 0.5 | 97.9 0.1
+reptile | 95.39 0.09 | 98.90 0.10 | 88.14 0.15 | 96.65 0.33
+reptile + transduction | 97.68 0.04 | 99.48 0.06 | 89.43 0.14 | 97.12 0.32
+miniimagenet | 1-shot 5-way | 5-shot 5-way
+maml + transduction | 48.70 1.84 | 63.11 0.92
+fomaml + transduction | 48.07 1.75 | 63.15 0.91
+reptile | 47.07 0.26 | 62.74 0.37
+reptile + transduction | 49.97 0.32 | 65.99 0.58
+"""
+
+
+def test_the_papers_tables():
+    """Tables 1 and 2, typed once more; and nothing else is there."""
+    count = 0
+    for line in TABLES.strip().splitlines():
+        first, *cells = line.split(" | ")
+        if cells[0].startswith("1-shot"):
+            dataset = first
+            columns = [tuple(map(int, re.findall(r"\d+", c))) for c in cells]
+            continue
+        algorithm, _, mode = first.partition(" + ")
+        for (shots, ways), cell in zip(columns, cells, strict=True):
+            got = paper.published(dataset, ways, shots, algorithm, mode != "")
+            assert (got.accuracy, got.interval) == tuple(
+                map(float, cell.split()))
+            assert got.meta_iters == (
+                60_000 if algorithm != "reptile" else
+                200_000 if ways == 20 else 100_000)
+            count += 1
+    assert count == 24
+    everything = [
+        (d, w, s, a, t) for d in ("omniglot", "miniimagenet", "sine")
+        for w in (1, 5, 10, 20) for s in (1, 5, 10) for a in REGISTRY
+        for t in (True, False)]
+    assert sum(paper.published(*x) is not None for x in everything) == 24
+
+
+def test_flags_that_do_not_matter_exist():
+    """So that a renamed flag is not forgotten."""
+    names = {f for c in finished_runs.CONFIGS.values()
+             for f in c.__dataclass_fields__}
+    assert finished_runs.IMMATERIAL <= names
+    training = {f for c in (Config, *finished_runs.CONFIGS.values())
+                for f in c.training_flags()}
+    assert finished_runs.IMMATERIAL & training == {"seed"}

@@ -1,0 +1,275 @@
+"""The experiments of section 6, on tiny data: runs, tables, figures."""
+
+import functools
+import json
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from reptile_tf import learning_curves
+from reptile_tf.experiments import (
+    gradient_combinations,
+    momentum,
+    overlap,
+    plotting,
+    section6,
+)
+from reptile_tf.experiments.outcomes import (
+    Claim,
+    Estimate,
+    Outcome,
+    Setting,
+    combination,
+    difference,
+)
+
+# The flagfiles draw up to 20 examples of a class.
+DATASET = types.SimpleNamespace(**{
+    **vars(tiny), "load": functools.partial(tiny.load, examples=20)})
+SHORT = ["--meta_iters=2", "--eval_interval=1", "--eval_samples=4",
+         "--eval_interval_samples=4", "--eval_splits=test", "--noexport"]
+CELL = (5, False)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """What is drawn, by name; still written."""
+    drawn, save = {}, plotting.save
+
+    def keep(figure, folder, name):
+        drawn[name] = figure
+        return save(figure, folder, name)
+    monkeypatch.setattr(plotting, "save", keep)
+    return drawn
+
+
+def run(module, home, *flags):
+    return module.main(["command", f"--run_dir={home}", *SHORT, *flags],
+                       DATASET)
+
+
+def accuracy(folder, cell=CELL):
+    result = json.loads((Path(folder) / "result.json").read_text())
+    [row] = [r for r in result["results"]
+             if (r["shots"], r["transductive"]) == cell]
+    return 100 * row["accuracy"]
+
+
+def curve(folder, cell=CELL):
+    name = "transductive" if cell[1] else "non-transductive"
+    return learning_curves.read(Path(folder) / "metrics.csv")[
+        "test", f"accuracy_{cell[0]}shot_{name}"]
+
+
+def files_of(home, name):
+    written = {p.name for p in home.iterdir() if p.is_file()}
+    assert written >= {f"{name}.{kind}"
+                       for kind in ("md", "json", "png", "svg")}
+    return ((home / f"{name}.md").read_text(),
+            json.loads((home / f"{name}.json").read_text()))
+
+
+def test_figure_3(tmp_path, figures, capsys):
+    assert run(gradient_combinations, tmp_path) == 0
+    text, data = files_of(tmp_path, "figure3")
+    names = [s["name"] for s in data["settings"]]
+    assert names[:4] == ["g1", "g1 + g2", "½ (g1 + g2)", "g2"]
+    assert len(names) == 10 and data["seeds"] == [0]
+    curves, final = figures["figure3"].axes
+    assert len(curves.lines) == 10 and len(final.containers) == 10
+    for setting, line, dot in zip(data["settings"], curves.lines,
+                                  final.containers, strict=True):
+        [folder] = setting["runs"]
+        want = accuracy(folder)
+        assert setting["final"][0]["mean"] == want
+        assert setting["final"][0]["accuracies"] == [want]
+        assert dot.lines[0].get_xdata()[0] == want
+        assert f"| {setting['name']} | {want:.2f} ± " in text
+        assert line.get_label() == setting["name"]
+        drawn = dict(zip(*line.get_data(), strict=True))
+        assert drawn == curve(folder) and [*drawn] == [1, 2]
+        assert setting["curves"][0]["accuracies"] == [[*drawn.values()]]
+    assert f"- {data['claims'][0]['text']}: " in text
+    assert "claims" in data and len(data["claims"]) == 9
+    capsys.readouterr()
+    assert run(gradient_combinations, tmp_path) == 0
+    output = capsys.readouterr().out
+    assert output.count("already finished") == 10
+    assert output.splitlines()[0].startswith("[1/10] g1, seed 0")
+
+
+def test_figure_4(tmp_path, figures, capsys):
+    assert run(overlap, tmp_path, "--values=4,1") == 0
+    text, data = files_of(tmp_path, "figure4a")
+    assert len(data["settings"]) == 7 and data["claims"] == []
+    [line] = data["left_out"]
+    assert line.startswith("separate-tail FOMAML, inner_iters 1: inner_iters=1")
+    assert line in text
+    [axes] = figures["figure4a"].axes
+    assert "separate-tail FOMAML, inner_iters 1" in axes.get_title()
+    by_name = {s["name"]: s for s in data["settings"]}
+    drawn = {}
+    for line in axes.lines:
+        for value, mean in zip(*line.get_data(), strict=True):
+            drawn[f"{line.get_label()}, inner_iters {value:g}"] = mean
+    assert drawn == {name: accuracy(*s["runs"])
+                     for name, s in by_name.items()}
+    capsys.readouterr()
+    # 4 steps of 25 are in both sweeps; 101 of 100 cannot be drawn afresh.
+    assert run(overlap, tmp_path, "--sweep=inner_batch",
+               "--values=25,101") == 0
+    assert capsys.readouterr().out.count("already finished") == 4
+    text, data = files_of(tmp_path, "figure4b")
+    assert len(data["settings"]) == 7
+    assert "with replacement, inner_batch 101: inner_batch=101 with" in text
+
+
+def test_figure_4c_has_full_batches(tmp_path, figures):
+    assert run(overlap, tmp_path, "--sweep=meta_step", "--values=0.3",
+               "--eval_interval=0") == 0
+    text, data = files_of(tmp_path, "figure4c")
+    assert {tuple(s["flags"]) for s in data["settings"]} == {
+        ("--inner_batch=100", "--meta_step=0.3")}
+    assert len(data["settings"]) == len(data["claims"]) == 4
+    assert data["settings"][0]["curves"][0]["iterations"] == []
+    for setting in data["settings"]:
+        lines = (Path(setting["runs"][0]) / "flags.cfg").read_text()
+        assert "--inner_batch=100\n" in lines and "--sweep" not in lines
+    [axes] = figures["figure4c"].axes
+    assert axes.get_xscale() == "log"
+
+
+def test_momentum_with_two_seeds(tmp_path, figures):
+    assert run(momentum, tmp_path, "--seed=3,1", "--shots=5",
+               "--eval_batch=5", "--meta_batch=2") == 0
+    text, data = files_of(tmp_path, "momentum")
+    assert data["seeds"] == [3, 1]
+    assert [s["flags"] for s in data["settings"]] == [
+        ["--inner_beta1=0"], ["--inner_beta1=0.9"]]
+    panels = figures["momentum"].axes
+    assert len(panels) == 2
+    for axes, cell in zip(panels, [(5, True), CELL], strict=True):
+        for setting, line, band in zip(
+                data["settings"], axes.lines, axes.collections, strict=True):
+            seeds = [curve(folder, cell) for folder in setting["runs"]]
+            values = np.array([[*c.values()] for c in seeds])
+            np.testing.assert_allclose(line.get_ydata(), values.mean(0))
+            edges = band.get_paths()[0].vertices[:, 1]
+            high = values.mean(0) + values.std(0, ddof=1)
+            assert np.isclose(edges.max(), high.max())
+            final = [accuracy(folder, cell) for folder in setting["runs"]]
+            assert f"{np.mean(final):.2f} ± {np.std(final, ddof=1):.2f}" in (
+                axes.get_title())
+    with np.load(sorted(Path(data["settings"][1]["runs"][0]).glob(
+            "checkpoints/*.npz"))[-1]) as saved:
+        assert any(name.startswith("m/") for name in saved.files)
+    assert "standard deviation across 2 seeds" in text
+
+
+def outcome(*accuracies, ci95=0.02, name="a"):
+    return Outcome(Setting(name, name, "x.cfg"), (), tuple(
+        {"results": [{"split": "test", "shots": 5, "transductive": False,
+                      "accuracy": a, "ci95": ci95}]} for a in accuracies))
+
+
+def test_several_seeds_differ_seed_by_seed():
+    """Each seed has tasks of its own, which all settings share."""
+    a, b = outcome(0.9, 0.7), outcome(0.8, 0.61)
+    got = difference(a, b, CELL)
+    # differences 10 and 9
+    assert got.mean == pytest.approx(9.5)
+    assert got.interval == pytest.approx(0.5**0.5)
+    assert a.final(CELL).interval == pytest.approx(200**0.5)
+
+
+def test_one_seed_has_the_interval_over_its_tasks():
+    a, b = outcome(0.9, ci95=0.03), outcome(0.8, ci95=0.04)
+    assert str(a.final(CELL)) == "90.00 ± 3.00"
+    got = combination([(1, a), (-0.5, b)], CELL)
+    assert got.mean == pytest.approx(50)
+    assert got.interval == pytest.approx((3**2 + 2**2) ** 0.5)
+
+
+@pytest.mark.parametrize("mean, verdict", [
+    (2.1, "shows"), (1.9, "unclear"), (-1.9, "unclear"), (-2.1, "opposite")])
+def test_verdicts(mean, verdict):
+    assert Claim("x", Estimate(mean, 2.0)).verdict == verdict
+
+
+def test_the_claims_of_figure_3_by_hand():
+    values = dict(zip(gradient_combinations.SETTINGS, (
+        0.5, 0.8, 0.7, 0.85, 0.9, 0.75, 0.88, 0.95, 0.8, 0.89), strict=True))
+    assert values["sum", 4] == 0.95 and values["last", 3] == 0.88
+    claims = gradient_combinations.claims(
+        [outcome(v, ci95=0.001) for v in values.values()])
+    assert [round(c.estimate.mean, 6) for c in claims] == [
+        20, 5, 10, 5, 3, 1, 2, 6, 11]
+    assert {c.verdict for c in claims} == {"shows"}
+
+
+def test_the_claims_of_figure_4_by_hand():
+    def config(k):
+        return types.SimpleNamespace(task=types.SimpleNamespace(
+            ways=5, train_shots=20, inner_iters=k, inner_batch=25))
+
+    rows = {"shared_tail_cycling": (0.7, 0.9, 0.6, 0.5),
+            "shared_tail_replacement": (0.7, 0.8, 0.75, 0.65),
+            "separate_tail": (0.8, 0.9, 0.9, 0.9),
+            "reptile": (0.8, 0.85, 0.9, 0.95)}
+    outcomes = {
+        method: {k: Outcome(Setting("", "", ""), (config(k),),
+                            outcome(v, ci95=0.01).results)
+                 for k, v in zip((2, 4, 5, 8), values, strict=True)}
+        for method, values in rows.items()}
+    claims = overlap.claims("inner_iters", outcomes)
+    assert [round(c.estimate.mean, 6) for c in claims] == [35, 25, 35, 42.5]
+    best = overlap.claims("meta_step", outcomes)
+    assert [round(c.estimate.mean, 6) for c in best] == [0, 5, 10, 15]
+    del outcomes["reptile"][5], outcomes["reptile"][8]
+    assert overlap.claims("inner_iters", outcomes) == []
+
+
+@pytest.mark.parametrize("module, flags, message", [
+    (gradient_combinations, ["--inner_iters=3"],
+     "--inner_iters cannot be given: gradient_combinations sets it"),
+    (gradient_combinations, ["--algorithm=maml"], "--algorithm cannot"),
+    (gradient_combinations, ["--seed=1,1"], "seed.*there twice"),
+    (gradient_combinations, ["--tail_shots=5"],
+     "tail_shots=5 are taken out of train_shots=5"),
+    (overlap, ["--tail_shots=3"], "--tail_shots cannot"),
+    (overlap, ["--inner_iters=1"], "--inner_iters cannot be given: overlap"),
+    (overlap, ["--sweep=meta_step", "--inner_batch=3"], "--inner_batch cannot"),
+    (overlap, ["--values=2,2"], "values=2,2 repeats a value"),
+    (overlap, ["--values=2.5"], "2.5"),
+    (overlap, ["--values=0,4"], "inner_iters=0 must be 1 or more"),
+    (overlap, ["--sweep=width"], "width"),
+    (momentum, ["--inner_beta1=0.5"], "--inner_beta1 cannot"),
+    (momentum, ["--no_such_flag"], "no_such_flag.*--help"),
+])
+def test_bad_flags(tmp_path, capsys, module, flags, message):
+    assert run(module, tmp_path / "home", *flags) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and re.search(message, error), error
+    assert not (tmp_path / "home").exists()
+
+
+def test_help(capsys):
+    assert overlap.main(["-m overlap", "--help"], DATASET) == 0
+    text = capsys.readouterr().out
+    assert "usage: python -m overlap" in text
+    for flag in ("--sweep {inner_iters,inner_batch,meta_step}", "--values",
+                 "--data_dir", "--seed"):
+        assert f"  {flag}" in text, flag
+    assert "2,4,5,8 for inner_iters; 10,25,50,100 for inner_batch" in text
+
+
+def test_every_setting_has_its_flagfile_and_folder():
+    for setting in [*gradient_combinations.SETTINGS.values(),
+                    *momentum.SETTINGS]:
+        assert (section6.CONFIGS / setting.flagfile).exists()
+    assert len({s.folder for s in gradient_combinations.SETTINGS.values()}
+               ) == 10
