@@ -8,6 +8,7 @@ from typing import Any
 
 from reptile_tf import compare, experiment
 from reptile_tf.config import Config
+from reptile_tf.distribution import Replicas
 from reptile_tf.errors import InputError
 from reptile_tf.interrupts import Interrupts
 from reptile_tf.progress import Progress, duration
@@ -105,7 +106,7 @@ def run_cells(dataset, cells: Sequence[Cell],
     """
     results, finished, failed, reasons = [], [], [], {}
     progress = CellsProgress(cells)
-    with Interrupts() as interrupts:
+    with Interrupts(Replicas().highest) as interrupts:
         for index, cell in enumerate(cells):
             interrupts.check()
             progress.start(index)

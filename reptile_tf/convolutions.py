@@ -78,7 +78,7 @@ class GatheredConv2D(SlicedConv2D):
 
     The kernel's gradient is a product with the same patches; the inputs'
     gradient is the stock transposed convolution. Derivatives of all orders
-    are exact: each of the three is bilinear, and its gradients are the others.
+    are exact: the three are bilinear, and the gradients of each the others.
     """
 
     @classmethod
@@ -113,13 +113,16 @@ class GatheredConv2D(SlicedConv2D):
             [-1, int(np.prod(self.kernel_size)) * channels])
 
     def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return self._convolved(inputs, kernel, self._patches(inputs))
+
+    def _convolved(self, inputs: tf.Tensor, kernel: tf.Tensor,
+                   patches: tf.Tensor) -> tf.Tensor:
+        """`convolve`, from the inputs' patches."""
         @tf.custom_gradient
         def product(inputs, kernel):
-            patches = self._patches(inputs)
-
             def gradient(upstream):
                 return (self._transposed(inputs, upstream, kernel),
-                        self._correlation(inputs, upstream, patches))
+                        self._correlated(inputs, upstream, patches))
 
             return tf.matmul(patches, kernel), gradient
 
@@ -128,20 +131,30 @@ class GatheredConv2D(SlicedConv2D):
     def _transposed(self, inputs: tf.Tensor, upstream: tf.Tensor,
                     kernel: tf.Tensor) -> tf.Tensor:
         """The gradient with respect to the inputs, which give the shape."""
-        (out_h, *_), (out_w, *_) = self.frame
-        return tf.nn.conv2d_transpose(
-            tf.reshape(upstream, [-1, out_h, out_w, self.filters]),
-            tf.reshape(kernel, [*self.kernel_size, -1, self.filters]),
-            tf.shape(inputs), self.strides, self.padding.upper())
+        @tf.custom_gradient
+        def product(upstream, kernel):
+            def gradient(of_inputs):
+                patches = self._patches(of_inputs)
+                return (self._convolved(of_inputs, kernel, patches),
+                        self._correlated(of_inputs, upstream, patches))
 
-    def _correlation(self, inputs: tf.Tensor, upstream: tf.Tensor,
-                     patches: tf.Tensor) -> tf.Tensor:
+            (out_h, *_), (out_w, *_) = self.frame
+            return tf.ensure_shape(tf.nn.conv2d_transpose(
+                tf.reshape(upstream, [-1, out_h, out_w, self.filters]),
+                tf.reshape(kernel, [*self.kernel_size, -1, self.filters]),
+                tf.shape(inputs), self.strides, self.padding.upper()),
+                inputs.shape), gradient
+
+        return product(upstream, kernel)
+
+    def _correlated(self, inputs: tf.Tensor, upstream: tf.Tensor,
+                    patches: tf.Tensor) -> tf.Tensor:
         """The gradient with respect to the kernel."""
         @tf.custom_gradient
         def product(inputs, upstream):
             def gradient(of_kernel):
                 return (self._transposed(inputs, upstream, of_kernel),
-                        self.convolve(inputs, of_kernel))
+                        self._convolved(inputs, of_kernel, patches))
 
             return tf.matmul(patches, upstream, transpose_a=True), gradient
 
