@@ -8,7 +8,6 @@ from typing import Any
 
 from reptile_tf import compare, experiment
 from reptile_tf.config import Config
-from reptile_tf.distribution import Replicas
 from reptile_tf.errors import InputError
 from reptile_tf.interrupts import Interrupts
 from reptile_tf.progress import Progress, duration
@@ -106,7 +105,7 @@ def run_cells(dataset, cells: Sequence[Cell],
     """
     results, finished, failed, reasons = [], [], [], {}
     progress = CellsProgress(cells)
-    with Interrupts(Replicas().highest) as interrupts:
+    with Interrupts() as interrupts:
         for index, cell in enumerate(cells):
             interrupts.check()
             progress.start(index)

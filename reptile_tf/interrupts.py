@@ -24,7 +24,7 @@ class Interrupts:
 
     Args:
       highest: of some numbers the highest among the processes of the run,
-        which all must ask.
+        which all must ask; the numbers themselves where there is but one.
 
     Attributes:
       at_once: raise where the program is, while there is nothing to save.
@@ -32,7 +32,10 @@ class Interrupts:
 
     at_once = False
 
-    def __init__(self, highest: Callable[..., list[int]]) -> None:
+    def __init__(
+        self,
+        highest: Callable[..., list[int]] = lambda *numbers: [*numbers],
+    ) -> None:
         self._highest, self._number = highest, 0
 
     def __enter__(self) -> "Interrupts":
