@@ -182,8 +182,18 @@ def test_several_seeds_differ_seed_by_seed():
     got = difference(a, b, CELL)
     # differences 10 and 9
     assert got.mean == pytest.approx(9.5)
-    assert got.interval == pytest.approx(0.5**0.5)
+    assert got.interval == pytest.approx(12.706 * 0.5)  # 0.5: its error
     assert a.final(CELL).interval == pytest.approx(200**0.5)
+
+
+def test_intervals_are_students():
+    got = combination([(1, outcome(0.1, 0.2, 0.6))], CELL)
+    # variance (20^2 + 10^2 + 30^2) / 2 = 700
+    assert got.mean == pytest.approx(30)
+    assert got.interval == pytest.approx(4.303 * (700 / 3) ** 0.5)
+    many = combination([(1, outcome(*[0.1, 0.2] * 10))], CELL)
+    assert many.interval == pytest.approx(
+        2.262 * 5 * (20 / 19 / 20) ** 0.5)
 
 
 def test_one_seed_has_the_interval_over_its_tasks():

@@ -97,7 +97,9 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
     curves.set(xlabel="meta-iterations",
                ylabel=f"test accuracy, %, {section6.column_name(column)}")
     curves.legend(fontsize=8, ncols=2, loc="lower right")
-    curves.set_title("while training", fontsize=9)
+    curves.set_title("while training" + (
+        "; band: standard deviation" if len(outcomes[0].results) > 1 else ""),
+        fontsize=9)
     final.set_yticks(range(len(outcomes)),
                      [o.setting.name for o in outcomes])
     final.set(ylim=(len(outcomes) - 0.5, -0.7),

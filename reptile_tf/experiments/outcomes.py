@@ -13,6 +13,8 @@ from reptile_tf.config import Config
 from reptile_tf.datasets.few_shot import mode_name
 from reptile_tf.run_directory import RunDirectory
 
+# Student's t, 97.5 %, for 1, 2, ... degrees of freedom; the last for more.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # (shots, transductive): what one accuracy is of.
 Column = tuple[int, bool]
 
@@ -36,21 +38,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and what follows the ±.
-
-    Several seeds: the standard deviation across them; one seed: the 95 %
-    interval over its test tasks.
-    """
+    """A mean and what follows the ±."""
 
     mean: float
     interval: float
-
-    @classmethod
-    def of(cls, values: Sequence[float], ci95: float) -> "Estimate":
-        """Of a value per seed; ci95 is used where there is one."""
-        if len(values) == 1:
-            return cls(float(values[0]), float(ci95))
-        return cls(float(np.mean(values)), float(np.std(values, ddof=1)))
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.interval:.2f}"
@@ -90,8 +81,15 @@ class Outcome:
         return 100 * (self._rows(column)[0]["ci95"] or 0.0)
 
     def final(self, column: Column) -> Estimate:
-        """Test accuracy of the final initialization."""
-        return Estimate.of(self.accuracies(column), self.ci95(column))
+        """Test accuracy of the final initialization.
+
+        The interval is the standard deviation across seeds, as the paper's;
+        of one seed, the 95 % interval over its tasks.
+        """
+        values = self.accuracies(column)
+        return Estimate(
+            float(np.mean(values)), self.ci95(column) if len(values) == 1
+            else float(np.std(values, ddof=1)))
 
     def curve(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Meta-iterations [n] and accuracies [seeds, n] on the way."""
@@ -123,7 +121,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Whether it shows, beyond the ±."""
+        """Whether it shows, beyond the 95 % interval."""
         if abs(self.estimate.mean) <= self.estimate.interval:
             return "unclear"
         return "shows" if self.estimate.mean > 0 else "opposite"
@@ -135,11 +133,20 @@ class Claim:
 
 def combination(parts: Sequence[tuple[float, Outcome]], column: Column
                 ) -> Estimate:
-    """sum_i c_i accuracy_i, seed by seed: the seeds share their tasks."""
+    """sum_i c_i accuracy_i and its 95 % interval.
+
+    Of several seeds by Student's t from their values, taken seed by seed: the
+    settings share a seed's tasks. Of one seed from the intervals over tasks,
+    as if they were not shared: too wide rather than too narrow.
+    """
     values = sum(c * np.array(o.accuracies(column)) for c, o in parts)
-    # As if the tasks were not shared, which is too wide rather than too small.
-    ci95 = math.sqrt(sum((c * o.ci95(column)) ** 2 for c, o in parts))
-    return Estimate.of(values, ci95)
+    number = len(values)
+    if number == 1:
+        interval = math.sqrt(sum((c * o.ci95(column)) ** 2 for c, o in parts))
+    else:
+        interval = T_975[min(number - 1, len(T_975)) - 1] * (
+            np.std(values, ddof=1) / math.sqrt(number))
+    return Estimate(float(values.mean()), float(interval))
 
 
 def difference(a: Outcome, b: Outcome, column: Column) -> Estimate:

@@ -153,8 +153,8 @@ class Command:
         lines = [*table(outcomes), "", *described(outcomes), *(
             f"Left out: {line}." for line in left_out)]
         if claims:
-            lines += ["", "What the paper states, in points of accuracy:", *(
-                f"- {claim}" for claim in claims)]
+            lines += ["", "What the paper states, in points of accuracy with "
+                      "95 % intervals:", *(f"- {claim}" for claim in claims)]
         for line in lines:
             logger().info("%s", line)
         self.home.mkdir(parents=True, exist_ok=True)
