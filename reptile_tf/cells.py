@@ -8,6 +8,7 @@ from typing import Any
 
 from reptile_tf import compare, experiment
 from reptile_tf.config import Config
+from reptile_tf.distribution import cluster_of
 from reptile_tf.errors import InputError
 from reptile_tf.interrupts import Interrupts
 from reptile_tf.progress import Progress, duration
@@ -105,9 +106,10 @@ def run_cells(dataset, cells: Sequence[Cell],
     """
     results, finished, failed, reasons = [], [], [], {}
     progress = CellsProgress(cells)
-    with Interrupts() as interrupts:
+    # A signal between two runs is the next one's, which can be saved and, of
+    # several processes, stops in all.
+    with Interrupts():
         for index, cell in enumerate(cells):
-            interrupts.check()
             progress.start(index)
             left = progress.left()
             logger().info("%s%s", progress.label, "" if left is None else
@@ -162,7 +164,8 @@ def run_lists(dataset, config: Config, runs: Sequence[dict[str, Any]],
         for run in runs]
 
     def table(finished: list[Cell]) -> None:
-        print()
-        compare.show([cell.config.run_dir for cell in finished])
+        if cluster_of(config.distribution).chief:
+            print()
+            compare.show([cell.config.run_dir for cell in finished])
 
     run_cells(dataset, cells, table)
