@@ -419,7 +419,8 @@ def test_recomputed_gradients_are_the_same(rng, optimizer, beta1, engine):
     batches = meta_batch(rng, "float64", k=4)
     (*_, (kept, state)), (*_, (again, state_again)) = (
         mapped("maml", "parallel", ENGINES[engine], optimizer, "float64",
-               batches, recompute, beta1) for recompute in (False, True))
+               batches, recompute, beta1=beta1)
+        for recompute in (False, True))
     assert len(state.m) == (len(kept) if beta1 else 0)
     for a, b in zip([*again, *state_again.v, *state_again.m],
                     [*kept, *state.v, *state.m], strict=True):
