@@ -14,6 +14,7 @@ and after.
 """
 
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -185,8 +186,10 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
     per_task = seconds_each(evaluate, max(3, repeats // 8)) / TASKS_PER_CALL
     rate = max(before, matmul_gflops())
 
-    work = 1e-9 * (config.meta_batch * config.inner_iters
-                   * config.inner_batch * training_flop(model))
+    # The last mini-batch may be of another size: a separate tail.
+    trained = (math.prod(batches.targets.shape[1:3])
+               + batches.last_targets.shape[1])
+    work = 1e-9 * config.meta_batch * trained * training_flop(model)
     # Each test example with the whole support set, forward.
     examples = drawn.query_inputs.shape[1] * (
         drawn.support_inputs.shape[1] + 1)

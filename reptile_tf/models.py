@@ -18,6 +18,8 @@ from reptile_tf.convolutions import (
     SlicedConv2D,
 )
 from reptile_tf.errors import InputError
+from reptile_tf.normalization import BatchNormalization
+from reptile_tf.pooling import MaxPooling2D
 
 # Layers whose operations vectorize over tasks without falling back to loops.
 VECTORIZABLE = (
@@ -33,95 +35,9 @@ VECTORIZABLE = (
     keras.layers.Rescaling,
     keras.layers.GlobalAveragePooling2D,
 )
-# How a clone computes convolutions -> what replaces the stock layer.
-CONVOLUTIONS = {"stock": None, "sliced": SlicedConv2D,
-                "gathered": GatheredConv2D}
-
-
-class BatchNormalization(keras.layers.Layer):
-    """Batch normalization by the statistics of the batch in hand.
-
-    Training and testing alike (paper, section 6.1: "transduction"); there are
-    no moving averages. The mean inside the variance is differentiated
-    through, unlike keras.layers.BatchNormalization on TensorFlow, whose
-    tf.nn.moments stops it and makes MAML's meta-gradient wrong.
-
-    Args:
-      epsilon: added to the variance.
-      center: whether there is a beta.
-      scale: whether there is a gamma.
-      axis: the features' axis; only the last one.
-      fused: use TensorFlow's fused operation for float32 images. Much faster
-        on large ones, and its derivatives are exact too; it does not
-        vectorize over tasks.
-    """
-
-    def __init__(
-        self,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        axis: int = -1,
-        fused: bool = False,
-        **kwargs,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.epsilon, self.center, self.scale = epsilon, center, scale
-        self.axis, self.fused = axis, fused
-
-    @classmethod
-    def from_stock(
-        cls, layer: keras.layers.BatchNormalization, fused: bool
-    ) -> "BatchNormalization":
-        """The exact twin of a stock layer, with fresh weights.
-
-        Raises:
-          InputError: a feature axis other than the last, or a frozen layer.
-        """
-        if not layer.trainable:
-            raise InputError(
-                f"layer {layer.name!r} is a frozen BatchNormalization, which "
-                "would use its moving averages; here statistics are always "
-                "those of the batch in hand: set trainable=True or remove it"
-            )
-        axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-        rank = len(layer.get_build_config()["input_shape"])
-        if axis not in (-1, rank - 1):
-            raise InputError(
-                f"layer {layer.name!r} normalizes axis {axis}; only the last "
-                "axis (channels_last) is supported"
-            )
-        return cls(layer.epsilon, layer.center, layer.scale, fused=fused,
-                   name=layer.name, dtype=layer.dtype_policy)
-
-    def build(self, input_shape) -> None:
-        shape = (input_shape[-1],)
-        if self.scale:
-            self.gamma = self.add_weight(shape=shape, initializer="ones",
-                                         name="gamma", autocast=False)
-        if self.center:
-            self.beta = self.add_weight(shape=shape, initializer="zeros",
-                                        name="beta", autocast=False)
-
-    def call(self, inputs, training=None):
-        # In mixed precision statistics are taken in the weights' type.
-        return tf.cast(self._normalized(tf.cast(inputs, self.variable_dtype)),
-                       self.compute_dtype)
-
-    def _normalized(self, inputs):
-        if (self.fused and len(inputs.shape) == 4 and self.scale
-                and self.center and inputs.dtype == tf.float32):
-            return tf.compat.v1.nn.fused_batch_norm(
-                inputs, self.gamma.value, self.beta.value,
-                epsilon=self.epsilon, is_training=True)[0]
-        axes = list(range(len(inputs.shape) - 1))
-        mean = tf.reduce_mean(inputs, axes, keepdims=True)
-        centred = inputs - mean
-        variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
-        outputs = centred * tf.math.rsqrt(variance + self.epsilon)
-        if self.scale:
-            outputs = outputs * self.gamma
-        return outputs + self.beta if self.center else outputs
+# How a clone computes convolutions -> what replaces stock layers.
+CONVOLUTIONS = {"stock": (), "sliced": (SlicedConv2D,),
+                "gathered": (GatheredConv2D, MaxPooling2D)}
 
 
 def _initializers(seed: int):
@@ -228,7 +144,8 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
     Args:
       model: a Sequential or functional model, built.
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by
-        side; with the others batch normalization is fused.
+        side; with the others batch normalization is fused. "gathered" is
+        for the CPU.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
@@ -263,7 +180,7 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
                 f"mixed_bfloat16 keeps weights in float32, and weight "
                 f"{variable.path!r} is {variable.dtype}: make the model in "
                 "float32, or leave mixed_bfloat16 off")
-    convolution, fused = CONVOLUTIONS[convolutions], convolutions != "sliced"
+    fused = convolutions != "sliced"
     pairs = []
 
     def replace(layer):
@@ -271,10 +188,10 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
             return keras.models.clone_model(layer, clone_function=replace)
         if type(layer) is keras.layers.BatchNormalization:
             new = BatchNormalization.from_stock(layer, fused)
-        elif convolution and convolution.supports(layer):
-            new = convolution.from_config(layer.get_config())
         else:
-            new = type(layer).from_config(layer.get_config())
+            kind = next((kind for kind in CONVOLUTIONS[convolutions]
+                         if kind.supports(layer)), type(layer))
+            new = kind.from_config(layer.get_config())
         if isinstance(new, keras.layers.Layer):
             if mixed_bfloat16 and not isinstance(
                     new, keras.layers.InputLayer):
