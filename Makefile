@@ -2,6 +2,8 @@
 # make test: the test suite. Both make .venv first.
 PYTHON ?= python3
 BIN = .venv/bin
+# Test processes: one for each core, and 1.5 GB of memory each.
+TESTERS = -n auto --maxprocesses=4
 # Tests of the real data sets run where this folder exists.
 DATA = ../shared/data
 export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
@@ -26,10 +28,10 @@ demo: .venv/installed
 	@echo "  the initialization          README.md, 'Use an initialization', on runs/demo/initialization"
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TESTERS)
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q $(TESTERS) -m slow
 
 # Runs other than the demo's are kept.
 clean:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from reptile_tf import models
 from reptile_tf.experiments import plotting
@@ -126,6 +127,18 @@ def test_the_peak_of_memory(benchmarks):
     grown = peak.bytes - before
     assert 64 * 2**20 <= grown < 96 * 2**20
     assert resident.trimmed() - before < 16 * 2**20
+
+
+def test_the_peak_of_pooled_tensors(benchmarks):
+    """A product of 16 MB, in a function that keeps nothing."""
+    import resident
+    x = tf.ones([2000, 2000])
+    square = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)))
+    square(x)
+    for _ in range(2):
+        with resident.Peak() as peak:
+            square(x)
+        assert 16e6 <= peak.pooled < 20e6
 
 
 def test_a_data_set_in_a_sparse_file(benchmarks, tmp_path):

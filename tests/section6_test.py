@@ -73,6 +73,7 @@ def files_of(home, name):
             json.loads((home / f"{name}.json").read_text()))
 
 
+@pytest.mark.slow
 def test_figure_3(tmp_path, figures, capsys):
     assert run(gradient_combinations, tmp_path) == 0
     text, data = files_of(tmp_path, "figure3")
@@ -102,6 +103,7 @@ def test_figure_3(tmp_path, figures, capsys):
     assert output.splitlines()[0].startswith("[1/10] g1, seed 0")
 
 
+@pytest.mark.slow
 def test_figure_4(tmp_path, figures, capsys):
     assert run(overlap, tmp_path, "--values=4,1") == 0
     text, data = files_of(tmp_path, "figure4a")

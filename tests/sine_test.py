@@ -168,6 +168,7 @@ def test_bad_flags(arguments, message):
         parse(*arguments)
 
 
+@pytest.mark.slow
 def test_compare_trains_all_and_draws_one_figure(tmp_path, capsys):
     home = tmp_path / "compare"
     assert main(f"--run_dir={home}", "--compare", *SMALL) == 0
