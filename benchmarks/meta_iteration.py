@@ -197,7 +197,8 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
     eval_work = 1e-9 * (
         config.eval_iters * batch * training_flop(model) + scoring)
     return {
-        "dataset": dataset, "classes": ways, "algorithm": config.algorithm,
+        "dataset": dataset, "classes": config.ways,
+        "algorithm": config.algorithm,
         "task_order": config.task_order,
         "mixed_bfloat16": config.mixed_bfloat16,
         "engine": str(trainer.engine),
@@ -252,8 +253,10 @@ def main(argv) -> None:
     measured = measure(
         FLAGS.dataset, FLAGS.classes,
         [*([f"--flagfile={FLAGS.config}"] if FLAGS.config else []),
+         # Those given: the flagfile has its own.
          *(FLAGS[name].serialize() for name in (
-             "algorithm", "task_order", "jit_compile", "mixed_bfloat16"))],
+             "algorithm", "task_order", "jit_compile", "mixed_bfloat16")
+           if FLAGS[name].present)],
         FLAGS.repeats)
     print("\n".join(text(measured)))
     if FLAGS.json:

@@ -89,7 +89,9 @@ def run_cells(dataset, cells: Sequence[Cell],
 
     Finished cells are not run again and stopped ones go on, so that the same
     call after any stop goes on where it was. A cell that fails does not take
-    the others with it: their hours do not depend on it.
+    the others with it: their hours do not depend on it. (Of several processes
+    one may fail alone, and then no longer runs the same cell as the others:
+    there a failure ends the list.)
 
     Args:
       dataset: a module of `datasets`.
@@ -101,7 +103,7 @@ def run_cells(dataset, cells: Sequence[Cell],
 
     Raises:
       InputError: at the end, naming the cells that failed; why is on standard
-        error and in their run.log.
+        error and in their run.log. Of several processes: at once.
       Stopped: a signal came; a checkpoint was written.
     """
     results, finished, failed, reasons = [], [], [], {}
@@ -117,6 +119,8 @@ def run_cells(dataset, cells: Sequence[Cell],
             try:
                 result = experiment.run(dataset, cell.config, progress)
             except InputError as e:
+                if cluster_of(cell.config.distribution).processes > 1:
+                    raise
                 same = reasons.setdefault(str(e), cell.name)
                 failed.append(cell.name)
                 experiment.logger_or_stderr(f"error: {cell.name}: " + (

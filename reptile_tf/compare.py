@@ -19,6 +19,8 @@ from typing import Any
 
 from reptile_tf import quiet  # noqa: F401
 
+import numpy as np
+
 from reptile_tf import finished_runs, learning_curves, paper, tables
 from reptile_tf.errors import InputError
 from reptile_tf.finished_runs import Run
@@ -115,11 +117,15 @@ def group(runs: Iterable[Run]) -> list[Group]:
             run.settings, []).append(run)
     groups = []
     for (table, algorithm), variants in found.items():
-        common = set.intersection(*map(set, variants))
+        lines = {settings: same[0].material
+                 for settings, same in variants.items()}
+        differ = [name for name in sorted(set().union(*lines.values()))
+                  if len({each.get(name) for each in lines.values()}) > 1]
         for i, (settings, same) in enumerate(sorted(variants.items())):
             groups.append(Group(
                 table, algorithm, _letters(i) if len(variants) > 1 else "",
-                tuple(x for x in settings if x not in common),
+                tuple(lines[settings].get(name, f"--{name} unset")
+                      for name in differ),
                 tuple(sorted(same, key=lambda run: run.result["seed"]))))
     order = [*REGISTRY]
     return sorted(groups, key=lambda g: (
@@ -162,9 +168,14 @@ def _row(of: Group, i: int) -> Row:
     ci95 = first["ci95"] if len(rows) == 1 else None
     return Row(
         of, cell, tuple((k, first[k]) for k in key), metric,
-        statistics.mean(values),
-        statistics.stdev(values) if len(values) > 1 else None,
+        statistics.fmean(values), _std(values) if len(values) > 1 else None,
         None if ci95 is None else scale * ci95, first["tasks"], published)
+
+
+def _std(values: Sequence[float]) -> float:
+    """The sample standard deviation; NaN if a run diverged."""
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values, ddof=1))
 
 
 def show(folders: Sequence[Path | str], form: str = "text",

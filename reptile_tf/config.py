@@ -117,9 +117,9 @@ class Config:
         "all GPUs of this machine, multi_worker: the machines of TF_CONFIG",
         False, DISTRIBUTIONS)
     run_dir: str = flag(
-        "", "folder of the run; unset means "
+        "", "folder of the run; empty means "
         "runs/<dataset>-<algorithm>-seed<seed>; of several runs the folder "
-        "that holds theirs, unset runs/<dataset>-compare")
+        "that holds theirs, empty runs/<dataset>-compare")
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(

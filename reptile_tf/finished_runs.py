@@ -9,7 +9,7 @@ from typing import Any
 
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.errors import InputError
-from reptile_tf.run_directory import RunDirectory
+from reptile_tf.run_directory import RunDirectory, check_result
 
 CONFIGS = {m.NAME: m.CONFIG for m in (omniglot, mini_imagenet, sine)}
 # Flags that change no number of the final evaluation: where things lie, the
@@ -37,10 +37,15 @@ class Run:
     flags: dict[str, str]
 
     @property
-    def settings(self) -> tuple[str, ...]:
+    def material(self) -> dict[str, str]:
         """The flags that its numbers depend on, but for the seed."""
-        return tuple(line for name, line in sorted(self.flags.items())
-                     if name not in IMMATERIAL)
+        return {name: line for name, line in sorted(self.flags.items())
+                if name not in IMMATERIAL}
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Their lines."""
+        return tuple(self.material.values())
 
     @property
     def data(self) -> str:
@@ -103,8 +108,12 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 def _run_folders(folder: Path) -> list[Path]:
     """Folders that hold a run or the result of one."""
-    paths = []
-    for path, inner, files in os.walk(folder):
+    paths, seen = [], set()
+    for path, inner, files in os.walk(folder, followlinks=True):
+        # A link may lead back up.
+        inner[:] = [name for name in inner if (
+            real := os.path.realpath(os.path.join(path, name))) not in seen
+            and not seen.add(real)]
         if {"flags.cfg", "result.json"} & set(files):
             paths.append(Path(path))
             inner[:] = [name for name in inner if name not in _INSIDE]
@@ -123,14 +132,17 @@ def _read(directory: RunDirectory) -> Run:
     if not flags:
         raise InputError("has no flags.cfg beside its result.json: what it "
                          "was trained with is not known")
-    asked = int(flags.get("meta_iters", "=0").partition("=")[2])
+    try:
+        asked = int(flags.get("meta_iters", "=0").partition("=")[2])
+    except ValueError as e:
+        raise InputError(f"flags.cfg is not whole ({e})") from e
     if not directory.result.exists():
         done = (directory.checkpoints.iterations() or [0])[-1]
         raise InputError(f"not finished, at meta-iteration {done:,} of "
                          f"{asked:,}")
     try:
         result = json.loads(directory.result.read_text())
-        _check(result)
+        check_result(result)
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(
             f"result.json is not whole ({type(e).__name__}: {e}); the run's "
@@ -142,19 +154,3 @@ def _read(directory: RunDirectory) -> Run:
     if result["dataset"] in CONFIGS:
         flags = {**CONFIGS[result["dataset"]]().lines(), **flags}
     return Run(directory, result, flags)
-
-
-def _check(result: dict[str, Any]) -> None:
-    """Raise KeyError or TypeError unless it has what a table needs."""
-    for name, kind in (("algorithm", str), ("dataset", str),
-                       ("data_source", str), ("ways", int), ("seed", int),
-                       ("meta_iters", int), ("wall_seconds", (int, float)),
-                       ("results", list)):
-        if not isinstance(result[name], kind):
-            raise TypeError(f"{name} is {result[name]!r}")
-    for row in result["results"]:
-        value = "mse" if "mse" in row else "accuracy"
-        for name in ("split", "tasks", value, "ci95", *(
-                ("points", "steps") if value == "mse"
-                else ("shots", "transductive"))):
-            row[name]

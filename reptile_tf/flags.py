@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,13 @@ def define(config: type[Config], defaults: Mapping[str, Any]
     return values
 
 
-def help_text(script: str, config: type[Config], values: flags.FlagValues
-              ) -> str:
-    """All flags with default, choices, unit and symbol."""
+def help_text(script: str, config: type[Config], values: flags.FlagValues,
+              hidden: Collection[str] = ()) -> str:
+    """All flags but the hidden with default, choices, unit and symbol."""
     lines = [f"usage: python {script} [--flagfile=FILE] [--flag=value ...]", ""]
     for field in dataclasses.fields(config):
+        if field.name in hidden:
+            continue
         flag, choices = values[field.name], field.metadata["choices"]
         kind = f" {{{','.join(choices)}}}" if choices else ""
         default = flag.default_unparsed
@@ -76,6 +78,7 @@ def parse(
     config: type[Config],
     defaults: Mapping[str, Any],
     by_algorithm: Mapping[str, Mapping[str, Any]] | None = None,
+    hidden: Collection[str] = (),
 ) -> Config | None:
     """The frozen Config of a command line; None if --help was asked for.
 
@@ -84,6 +87,7 @@ def parse(
       config: the data set's Config.
       defaults: values that differ from its own defaults.
       by_algorithm: further ones that depend on --algorithm.
+      hidden: flags that --help leaves out.
 
     Raises:
       InputError: an unknown flag, a value out of range, or a list where
@@ -94,7 +98,7 @@ def parse(
         values = _read(argv, config, {
             **defaults, **by_algorithm.get(values.algorithm[0], {})})
     if values.help:
-        print(help_text(Path(argv[0]).name, config, values))
+        print(help_text(Path(argv[0]).name, config, values, hidden))
         return None
     chosen = {}
     for field in dataclasses.fields(config):

@@ -36,7 +36,8 @@ def read(path: Path) -> Curves:
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as e:
         raise InputError(
             f"{path} is not a run's metrics.csv ({type(e).__name__}: {e}): "
-            "the run's command makes it again from its checkpoint") from e
+            "without its result.json the run's command makes both again, from "
+            "its checkpoint") from e
     return curves
 
 

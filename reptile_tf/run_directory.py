@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -85,7 +86,8 @@ class RunDirectory:
             return None
         try:
             result = json.loads(self.result.read_text())
-        except ValueError:
+            check_result(result)
+        except (ValueError, KeyError, TypeError):
             return None  # Not whole: it is written again.
         return result if result["meta_iters"] == config.meta_iters else None
 
@@ -152,6 +154,22 @@ class RunDirectory:
             temporary = path.with_name(path.name + ".tmp")
             temporary.write_text(text)
             os.replace(temporary, path)
+
+
+def check_result(result: dict[str, Any]) -> None:
+    """Raise KeyError or TypeError unless it has what a table needs."""
+    for name, kind in (("algorithm", str), ("dataset", str),
+                       ("data_source", str), ("ways", int), ("seed", int),
+                       ("meta_iters", int), ("wall_seconds", (int, float)),
+                       ("results", list)):
+        if not isinstance(result[name], kind):
+            raise TypeError(f"{name} is {result[name]!r}")
+    for row in result["results"]:
+        value = "mse" if "mse" in row else "accuracy"
+        for name in ("split", "tasks", value, "ci95", *(
+                ("points", "steps") if value == "mse"
+                else ("shots", "transductive"))):
+            row[name]
 
 
 def logger() -> logging.Logger:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,14 @@ def _record(row: "Row") -> dict[str, Any]:
 
 
 def as_json(rows: list["Row"], left_out: list[str]) -> list[str]:
-    """One object: the rows, and the runs that are not counted."""
-    return [json.dumps({"rows": [_record(r) for r in rows],
-                        "not_counted": left_out}, indent=1)]
+    """One object: the rows, and the runs that are not counted.
+
+    JSON has no infinity and no NaN: null.
+    """
+    records = [{key: None if isinstance(value, float)
+                and not math.isfinite(value) else value
+                for key, value in _record(r).items()} for r in rows]
+    return [json.dumps({"rows": records, "not_counted": left_out}, indent=1)]
 
 
 def as_csv(rows: list["Row"], left_out: list[str]) -> list[str]:

@@ -22,10 +22,13 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
-def test_json_holds_the_figures():
+def test_json_holds_the_figures(tmp_path):
+    config = tmp_path / "a.cfg"
+    config.write_text("--algorithm=fomaml\n--inner_iters=3\n")
     done = subprocess.run(
         [sys.executable, "benchmarks/meta_iteration.py", "--dataset=sine",
-         "--repeats=2", "--json"], cwd=ROOT, capture_output=True, text=True)
+         f"--config={config}", "--repeats=2", "--json"],
+        cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
     assert set(measured) >= {
@@ -34,9 +37,10 @@ def test_json_holds_the_figures():
         "compile_seconds", "peak_memory_mb"}
     assert measured["ratio"] == pytest.approx(
         measured["gflops"] / measured["matmul_gflops"])
-    # 5 steps of 10: 2 FLOP x (3 x (64 + 64 x 64 + 64) - 64) multiply-adds.
+    assert measured["algorithm"] == "fomaml"
+    # 3 steps of 10: 2 FLOP x (3 x (64 + 64 x 64 + 64) - 64) multiply-adds.
     assert measured["gflop_per_meta_iteration"] == pytest.approx(
-        50 * 2 * (3 * (64 + 4096 + 64) - 64) / 1e9)
+        30 * 2 * (3 * (64 + 4096 + 64) - 64) / 1e9)
 
 
 @pytest.mark.parametrize("build, ways, examples, gflop", [
@@ -132,6 +136,10 @@ def test_the_peak_of_memory(benchmarks):
 def test_the_peak_of_pooled_tensors(benchmarks):
     """A product of 16 MB, in a function that keeps nothing."""
     import resident
+    try:
+        tf.config.experimental.get_memory_info("CPU:0")
+    except ValueError:
+        pytest.skip("TensorFlow has no pool here: oneDNN is off")
     x = tf.ones([2000, 2000])
     square = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)))
     square(x)

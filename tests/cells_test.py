@@ -10,12 +10,13 @@ import subprocess
 import sys
 import termios
 import time
+import types
 from pathlib import Path
 
 import pytest
 import tiny
 
-from reptile_tf import experiment, finished_runs, flags
+from reptile_tf import cells, experiment, finished_runs, flags
 from reptile_tf.cells import Cell, CellsProgress, run_cells
 from reptile_tf.checkpoints import Checkpoints
 from reptile_tf.datasets import sine
@@ -164,6 +165,20 @@ def test_the_table_comes_with_what_failed(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "2 of 2 runs failed" in captured.err
     assert "test tasks" not in captured.out
+
+
+def test_of_several_processes_a_failure_ends_the_list(
+        tmp_path, capsys, monkeypatch):
+    """The others might not fail, and would be in another cell."""
+    home = f"--run_dir={tmp_path}/cmp"
+    assert main("--seed=0,1", home, "--inner_iters=3", "--meta_iters=1") == 0
+    monkeypatch.setattr(cells, "cluster_of", lambda distribution: (
+        types.SimpleNamespace(processes=2, chief=True)))
+    capsys.readouterr()
+    assert main("--seed=0,1,2", home) == 1
+    [error] = capsys.readouterr().err.splitlines()
+    assert re.match("error: --run_dir=.*reptile-seed0 holds a run of", error)
+    assert not (tmp_path / "cmp" / "reptile-seed2").exists()
 
 
 @pytest.mark.parametrize("arguments, message", [

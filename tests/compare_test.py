@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -167,6 +168,41 @@ def test_flags_that_matter_are_not_mixed(tmp_path, capsys):
         "fomaml a: --tail_shots=0", "fomaml b: --tail_shots=2"]
 
 
+def test_a_flag_that_is_not_set_differs_too(tmp_path, capsys):
+    """flags.cfg has no line of an unset flag."""
+    make(tmp_path / "0", omniglot, images(shots_1t=0.5))
+    make(tmp_path / "1", omniglot, images(shots_1t=0.5), transductive=True)
+    found, _ = records(capsys, tmp_path)
+    assert {v: r["differs"] for (_, v, _), r in found.items()} == {
+        "a": ["--transductive"], "b": ["--transductive unset"]}
+
+
+@pytest.mark.filterwarnings("error")
+def test_diverged_runs_do_not_take_the_table_with_them(tmp_path, capsys):
+    for seed, value in enumerate((1.5, math.inf, math.nan)):
+        make(tmp_path / str(seed), sine, waves(2.0, value), seed=seed)
+    found, _ = records(capsys, tmp_path)
+    rows = {cell: r for (_, _, cell), r in found.items()}
+    assert rows["10 points, 1 steps"]["mean"] == 2
+    assert rows["10 points, 2 steps"]["mean"] is None
+    assert rows["10 points, 2 steps"]["std"] is None
+    compare.show([tmp_path])
+    assert "nan ± nan" in capsys.readouterr().out
+
+
+def test_runs_behind_links_are_found(tmp_path, capsys):
+    """Once each; a link back up ends nothing."""
+    runs, links = tmp_path / "runs", tmp_path / "links"
+    links.mkdir()
+    make(runs / "0", omniglot, images(shots_1t=0.5))
+    (links / "a").symlink_to(runs / "0")
+    (links / "b").symlink_to(runs)
+    (runs / "up").symlink_to(tmp_path)
+    found, not_counted = records(capsys, links)
+    assert [len(r["runs"]) for r in found.values()] == [1]
+    assert not_counted == []
+
+
 def test_a_flag_newer_than_a_run_had_its_default(tmp_path, capsys):
     for seed in (0, 1):
         run = make(tmp_path / str(seed), omniglot, images(shots_1t=0.5),
@@ -240,6 +276,8 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
     (broken / "result.json").write_text(whole[:77])
     other = make(tmp_path / "other", omniglot, rows, seed=4)
     (other / "result.json").write_text('{"ways": 5}')
+    odd = make(tmp_path / "odd", omniglot, rows, seed=6) / "flags.cfg"
+    odd.write_text(odd.read_text().replace("=100000", "=1e5"))
     (make(tmp_path / "bare", omniglot, rows, seed=5) / "flags.cfg").unlink()
     found, not_counted = records(capsys, tmp_path, good)
     assert [r["seeds"] for r in found.values()] == [[0]]
@@ -253,6 +291,7 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
     assert reasons.pop("broken").startswith("result.json is not whole (JSON")
     assert reasons.pop("other").startswith(
         "result.json is not whole (KeyError: 'algorithm')")
+    assert reasons.pop("odd").startswith("flags.cfg is not whole (invalid")
     assert reasons.pop("bare").startswith("has no flags.cfg")
     assert reasons == {}
     compare.show([tmp_path])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -19,6 +20,7 @@ from processes import newest, wait_for
 
 from reptile_tf import experiment, memory
 from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,6 +104,23 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     assert main(folder, "--val_classes=4") == 0
     assert "already finished" in capsys.readouterr().out
     assert (folder / "result.json").read_bytes() == before
+
+
+def test_a_result_that_is_not_whole_is_none(finished):
+    folder, _ = finished
+    directory = RunDirectory(folder)
+    config = types.SimpleNamespace(
+        pretrained=False, meta_iters=json.loads(
+            directory.result.read_text())["meta_iters"],
+        lines=directory.flags)
+    assert directory.finished(config)
+    whole = directory.result.read_text()
+    try:
+        for text in ("{}", whole[:-9], whole.replace('"ways"', '"way"')):
+            directory.result.write_text(text)
+            assert directory.finished(config) is None
+    finally:
+        directory.result.write_text(whole)
 
 
 def test_pretrained_evaluates_only(finished, capsys):

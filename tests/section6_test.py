@@ -279,6 +279,48 @@ def test_help(capsys):
     assert "2,4,5,8 for inner_iters; 10,25,50,100 for inner_batch" in text
 
 
+def test_help_has_the_experiments_defaults(capsys):
+    """Those of its flagfiles; what these differ in is not the user's."""
+    for module, shown, hidden in (
+            (overlap, {"inner_optimizer": "sgd", "learning_rate": "0.003",
+                       "run_dir": "runs/tiny-overlap"}, ["algorithm"]),
+            (gradient_combinations, {"inner_batch": "25", "shots": "5"},
+             ["algorithm", "inner_iters", "train_shots"])):
+        assert module.main(["command", "--help"], DATASET) == 0
+        flags = dict(re.findall(
+            r"^  --(\w+).*\n.*\(default: (.*)\)$", capsys.readouterr().out,
+            re.MULTILINE))
+        assert flags.items() >= shown.items()
+        assert not flags.keys() & set(hidden) and "seed" in flags
+
+
+def test_near_values_of_a_sweep_are_not_made_one():
+    found = overlap.settings(overlap.config_of(DATASET)(
+        sweep="meta_step", values=(0.1234567, 0.1234568)))
+    assert {s.flags for s in found.values()} == {
+        ("--inner_batch=100", "--meta_step=0.1234567"),
+        ("--inner_batch=100", "--meta_step=0.1234568")}
+    assert len({s.folder for s in found.values()}) == 8
+
+
+def test_of_several_processes_the_chief_reports(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({
+        "cluster": {"worker": ["localhost:1", "localhost:2"]},
+        "task": {"type": "worker", "index": 1}}))
+    command = section6.Command(
+        ["command", f"--run_dir={tmp_path}/home", "--meta_batch=2",
+         "--distribution=multi_worker"], "momentum", DATASET,
+        ["omniglot_5way.cfg"])
+    command.report([], [], None)
+    assert capsys.readouterr().out == "" and not command.home.exists()
+
+
+def test_a_package_without_flagfiles_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(section6, "CONFIGS", tmp_path / "configs")
+    assert momentum.main(["command", "--help"], DATASET) == 1
+    assert "run them from a checkout" in capsys.readouterr().err
+
+
 def test_every_setting_has_its_flagfile_and_folder():
     for setting in [*gradient_combinations.SETTINGS.values(),
                     *momentum.SETTINGS]:

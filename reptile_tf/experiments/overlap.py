@@ -73,14 +73,14 @@ def settings(options: Config) -> dict[tuple[str, float], Setting]:
         own = {options.sweep: value}
         if options.sweep == "meta_step":
             own = {"inner_batch": FULL_BATCH, **own}
-        name = ", ".join(f"{key} {v:g}" for key, v in own.items())
-        folder = "-".join(
-            f"{key}{own.get(key, getattr(options, key)):g}" for key in VALUES)
+        name = ", ".join(f"{key} {v:.12g}" for key, v in own.items())
+        folder = "-".join(f"{key}{own.get(key, getattr(options, key)):.12g}"
+                          for key in VALUES)
         for method, words in METHODS.items():
             found[method, value] = Setting(
                 f"{words}, {name}", f"{method}-{folder}",
                 f"figure4_{method}.cfg",
-                tuple(f"--{key}={v:g}" for key, v in own.items()))
+                tuple(f"--{key}={v:.12g}" for key, v in own.items()))
     return found
 
 

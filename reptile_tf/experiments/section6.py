@@ -18,6 +18,7 @@ from reptile_tf import flags
 from reptile_tf.cells import Cell, run_cells
 from reptile_tf.config import Config
 from reptile_tf.datasets.few_shot import mode_name
+from reptile_tf.distribution import cluster_of
 from reptile_tf.errors import InputError
 from reptile_tf.experiments import plotting
 from reptile_tf.experiments.outcomes import Claim, Column, Outcome, Setting
@@ -51,14 +52,22 @@ class Command:
                  config: type[Config] | None = None) -> None:
         self.name, self.dataset = name, dataset
         self._argv, self._config = argv, config or dataset.CONFIG
-        self._refuse(self._differing(flagfiles))
+        if not CONFIGS.is_dir():
+            raise InputError(
+                f"{CONFIGS} is not there: the experiments need the flagfiles "
+                "of configs/, so run them from a checkout of the project")
+        own = self._differing(flagfiles)
+        self._refuse(own)
         base = Setting("", "", flagfiles[0])
         runs = flags.runs(self._line(base), self._config, dataset.DEFAULTS)
         self.seeds = list(dict.fromkeys(run["seed"] for run in runs))
-        self.options = self._parse(base, f"--seed={self.seeds[0]}")
+        # What --help says, too; the same values as without these defaults.
+        self.options = flags.parse(
+            self._line(base, f"--seed={self.seeds[0]}"), self._config,
+            {**dataset.DEFAULTS, **self._values(flagfiles[0]),
+             "run_dir": f"runs/{dataset.NAME}-{name}"}, hidden=own)
         if self.options is not None:
-            self.home = Path(self.options.run_dir
-                             or f"runs/{dataset.NAME}-{name}")
+            self.home = Path(self.options.run_dir)
 
     def _line(self, setting: Setting, *more: str) -> list[str]:
         return [self._argv[0], f"--flagfile={CONFIGS / setting.flagfile}",
@@ -101,13 +110,17 @@ class Command:
         return ([s for s in settings if s not in impossible],
                 [f"{s.name}: {e}" for s, e in impossible.items()])
 
+    def _values(self, flagfile: str) -> dict[str, Any]:
+        """Of all of the data set's flags, with this flagfile."""
+        return dataclasses.asdict(flags.parse(
+            ["", f"--flagfile={CONFIGS / flagfile}"], self.dataset.CONFIG,
+            self.dataset.DEFAULTS))
+
     def _differing(self, flagfiles: Sequence[str]) -> set[str]:
         """Names of the flags that are not the same in all flagfiles."""
-        lines = [flags.parse(
-            ["", f"--flagfile={CONFIGS / name}"], self.dataset.CONFIG,
-            self.dataset.DEFAULTS).lines() for name in flagfiles]
-        return {name for name in set().union(*lines)
-                if len({each.get(name) for each in lines}) > 1}
+        first, *others = map(self._values, flagfiles)
+        return {name for each in others for name in first
+                if each[name] != first[name]}
 
     def _refuse_flags_of(self, settings: Sequence[Setting]) -> None:
         self._refuse({flag.lstrip("-").partition("=")[0]
@@ -148,7 +161,12 @@ class Command:
     def report(self, outcomes: Sequence[Outcome], claims: Sequence[Claim],
                figure: Figure, left_out: Sequence[str] = (),
                name: str = "") -> None:
-        """Print the table and claims; write them, JSON and the figure."""
+        """Print the table and claims; write them, JSON and the figure.
+
+        Of several processes the chief does.
+        """
+        if not cluster_of(self.options.distribution).chief:
+            return
         name = name or self.name
         lines = [*table(outcomes), "", *described(outcomes), *(
             f"Left out: {line}." for line in left_out)]
