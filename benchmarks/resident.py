@@ -27,16 +27,21 @@ def trimmed() -> int:
     return anonymous()
 
 
-def _pooled() -> dict[str, int]:
-    """Current and peak bytes of the tensors in TensorFlow's own pool.
+def _pooled(reset: bool = False) -> int:
+    """Peak bytes of the tensors in TensorFlow's own pool.
 
     With oneDNN those of 256 KB or more, whose pages the process never gives
     back; else there is no pool.
+
+    Args:
+      reset: begin a new peak, with the tensors that are there now.
     """
     try:
-        return tf.config.experimental.get_memory_info("CPU:0")
+        if reset:
+            tf.config.experimental.reset_memory_stats("CPU:0")
+        return tf.config.experimental.get_memory_info("CPU:0")["peak"]
     except ValueError:
-        return {"current": 0, "peak": 0}
+        return 0
 
 
 class Peak:
@@ -58,9 +63,7 @@ class Peak:
             time.sleep(SAMPLE_SECONDS)
 
     def __enter__(self) -> "Peak":
-        self._pool = _pooled()["current"]
-        if self._pool:
-            tf.config.experimental.reset_memory_stats("CPU:0")
+        self._pool = _pooled(reset=True)
         self._thread.start()
         return self
 
@@ -68,4 +71,4 @@ class Peak:
         self._stop.set()
         self._thread.join()
         self.bytes = max(self.bytes, anonymous())
-        self.pooled = _pooled()["peak"] - self._pool
+        self.pooled = _pooled() - self._pool

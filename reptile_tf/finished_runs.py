@@ -110,10 +110,11 @@ def _run_folders(folder: Path) -> list[Path]:
     """Folders that hold a run or the result of one."""
     paths, seen = [], set()
     for path, inner, files in os.walk(folder, followlinks=True):
-        # A link may lead back up.
-        inner[:] = [name for name in inner if (
-            real := os.path.realpath(os.path.join(path, name))) not in seen
-            and not seen.add(real)]
+        real = os.path.realpath(path)
+        if real in seen:  # By a link, which may lead back up.
+            inner.clear()
+            continue
+        seen.add(real)
         if {"flags.cfg", "result.json"} & set(files):
             paths.append(Path(path))
             inner[:] = [name for name in inner if name not in _INSIDE]

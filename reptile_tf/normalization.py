@@ -33,29 +33,23 @@ def fused(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
                 reserve_space_2=saved[1], reserve_space_3=saved[2],
                 epsilon=epsilon, is_training=True)[:3]
 
-        def affine(scale, offset):
-            """scale h + offset."""
-            return tf.raw_ops.FusedBatchNormV3(
-                x=x, scale=scale, offset=offset, mean=mean,
-                variance=biased(), epsilon=epsilon, is_training=False)[0]
-
-        def number():
-            return tf.cast(tf.size(x) / x.shape[-1], x.dtype)
-
-        def biased():
-            """The operation gives the unbiased variance."""
-            return variance * (1 - 1 / number())
-
         @tf.custom_gradient
         def gradient(dy, x, gamma):
             dx, dgamma, dbeta = along(dy)
 
-            def second(u, u_gamma, u_beta):
-                return _second(u, u_gamma, u_beta, dy, x, gamma)
-
             @tf.custom_gradient
-            def _second(u, u_gamma, u_beta, dy, x, gamma):
-                n, r = number(), tf.math.rsqrt(biased() + epsilon)
+            def second(u, u_gamma, u_beta, dy, x, gamma):
+                n = tf.cast(tf.size(x) / x.shape[-1], x.dtype)
+                biased = variance * (1 - 1 / n)  # `variance` is unbiased.
+                r = tf.math.rsqrt(biased + epsilon)
+
+                def affine(scale, offset):
+                    """scale h + offset."""
+                    return tf.raw_ops.FusedBatchNormV3(
+                        x=x, scale=scale, offset=offset, mean=mean,
+                        variance=biased, epsilon=epsilon,
+                        is_training=False)[0]
+
                 # sum(u h) and sum(u) come with the projection of u.
                 projected, u_h, u_sum = along(u)
                 u_dy = tf.reduce_sum(u * dy, [0, 1, 2]) - u_sum * dbeta / n
@@ -69,7 +63,8 @@ def fused(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
                 return (projected + affine(u_gamma, u_beta), d_x, d_gamma
                         ), _refuse
 
-            return (dx, dgamma, dbeta), second
+            return (dx, dgamma, dbeta), lambda *along_u: second(
+                *along_u, dy, x, gamma)
 
         return y, lambda dy: gradient(dy, x, gamma)
 

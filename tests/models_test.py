@@ -362,8 +362,7 @@ def test_mixed_batch_normalization_takes_statistics_in_float32(fused):
     """bfloat16 has 256 and 258, and not their mean."""
     x = np.full((3, 2, 5, 1), 256.0)
     x[1, :, :3] = 258
-    layer = BatchNormalization(1e-3, fused=fused,
-                                      dtype="mixed_bfloat16")
+    layer = BatchNormalization(1e-3, fused=fused, dtype="mixed_bfloat16")
     got = layer(tf.constant(x, tf.bfloat16))
     want = (x - x.mean()) / np.sqrt(x.var() + 1e-3)
     assert got.dtype == tf.bfloat16

@@ -56,7 +56,9 @@ class Command:
             raise InputError(
                 f"{CONFIGS} is not there: the experiments need the flagfiles "
                 "of configs/, so run them from a checkout of the project")
-        own = self._differing(flagfiles)
+        first, *others = map(self._values, flagfiles)
+        own = {name for each in others for name in first
+               if each[name] != first[name]}
         self._refuse(own)
         base = Setting("", "", flagfiles[0])
         runs = flags.runs(self._line(base), self._config, dataset.DEFAULTS)
@@ -64,7 +66,7 @@ class Command:
         # What --help says, too; the same values as without these defaults.
         self.options = flags.parse(
             self._line(base, f"--seed={self.seeds[0]}"), self._config,
-            {**dataset.DEFAULTS, **self._values(flagfiles[0]),
+            {**dataset.DEFAULTS, **first,
              "run_dir": f"runs/{dataset.NAME}-{name}"}, hidden=own)
         if self.options is not None:
             self.home = Path(self.options.run_dir)
@@ -115,12 +117,6 @@ class Command:
         return dataclasses.asdict(flags.parse(
             ["", f"--flagfile={CONFIGS / flagfile}"], self.dataset.CONFIG,
             self.dataset.DEFAULTS))
-
-    def _differing(self, flagfiles: Sequence[str]) -> set[str]:
-        """Names of the flags that are not the same in all flagfiles."""
-        first, *others = map(self._values, flagfiles)
-        return {name for each in others for name in first
-                if each[name] != first[name]}
 
     def _refuse_flags_of(self, settings: Sequence[Setting]) -> None:
         self._refuse({flag.lstrip("-").partition("=")[0]
