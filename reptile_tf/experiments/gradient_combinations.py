@@ -96,7 +96,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                        ha="center", fontsize=7.5, color=colour)
     curves.set(xlabel="meta-iterations",
                ylabel=f"test accuracy, %, {section6.column_name(column)}")
-    curves.legend(fontsize=8, ncols=2, loc="lower right")
+    figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     curves.set_title("while training" + (
         "; band: standard deviation" if len(outcomes[0].results) > 1 else ""),
         fontsize=9)
@@ -104,6 +104,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                      [o.setting.name for o in outcomes])
     final.set(ylim=(len(outcomes) - 0.5, -0.7),
               xlabel="test accuracy, %")
+    final.margins(x=0.1)
     final.set_title(f"at the end; ±: {section6.interval_text(outcomes)}",
                     fontsize=9)
     for axes in (curves, final):

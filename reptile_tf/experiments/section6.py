@@ -224,15 +224,21 @@ def in_short(outcomes: Sequence[Outcome]) -> str:
             f"{seeds} seed{'s' * (seeds > 1)}")
 
 
+def _commits(outcomes: Sequence[Outcome]) -> list[str]:
+    """Of the runs, each once: a stopped command may go on with another."""
+    return sorted({r["commit"] for o in outcomes for r in o.results})
+
+
 def described(outcomes: Sequence[Outcome]) -> list[str]:
     """How these were measured."""
     result, config = outcomes[0].results[0], outcomes[0].configs[0]
+    commits = _commits(outcomes)
     seeds = [str(r["seed"]) for r in outcomes[0].results]
     return [f"{result['ways']}-way, {result['meta_iters']:,} meta-iterations, "
             f"{config.eval_samples:,} test tasks, "
             f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}; ±: "
             f"{interval_text(outcomes)}. Data: {result['data_source']}; "
-            f"commit {result['commit']}."]
+            f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}."]
 
 
 def as_json(outcomes: Sequence[Outcome], claims: Sequence[Claim],
@@ -252,12 +258,14 @@ def as_json(outcomes: Sequence[Outcome], claims: Sequence[Claim],
             "name": o.setting.name, "flagfile": o.setting.flagfile,
             "flags": list(o.setting.flags),
             "runs": [config.run_dir for config in o.configs],
+            "wall_seconds": [r["wall_seconds"] for r in o.results],
             "final": final, "curves": curves})
     result = outcomes[0].results[0]
     return {
         **{key: result[key] for key in (
-            "dataset", "data_source", "ways", "meta_iters", "commit",
-            "versions", "device", "num_threads")},
+            "dataset", "data_source", "ways", "meta_iters", "versions",
+            "device", "num_threads")},
+        "commits": _commits(outcomes),
         "seeds": [r["seed"] for r in outcomes[0].results],
         "eval_samples": outcomes[0].configs[0].eval_samples,
         "interval": interval_text(outcomes), "settings": settings,
