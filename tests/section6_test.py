@@ -174,12 +174,12 @@ def test_momentum_with_two_seeds(tmp_path, figures):
     [commit] = data["commits"]
     path = Path(data["settings"][1]["runs"][0]) / "result.json"
     result = json.loads(path.read_text())
-    path.write_text(json.dumps({**result, "commit": "0" * 40}))
+    path.write_text(json.dumps({**result, "commit": "f" * 40}))
     assert run(momentum, tmp_path, "--seed=3,1", "--shots=5",
                "--eval_batch=5", "--meta_batch=2") == 0
     text, data = files_of(tmp_path, "momentum")
-    assert data["commits"] == ["0" * 40, commit]
-    assert f"commits {'0' * 40}, {commit}." in text
+    assert data["commits"] == [commit, "f" * 40]
+    assert f"commits {commit}, {'f' * 40}." in text
     assert data["settings"][1]["wall_seconds"][0] == result["wall_seconds"]
 
 
