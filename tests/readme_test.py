@@ -72,6 +72,27 @@ def test_the_library_example_runs_and_is_short(tmp_path):
     assert (tmp_path / "initialization.keras").exists()
 
 
+def test_no_two_commands_train_different_runs_in_one_folder():
+    """Typed one after the other, none finds another's run in its folder."""
+    commands = re.findall(
+        r"^    (?:\S*/)?python (run_\w+\.py|-m reptile_tf\.experiments\.\w+)"
+        r"([^#\n]*)", README.replace("\\\n", ""), re.M)
+    runs = {}
+    for program, rest in commands:
+        # The sweeps of figure 4 share what they have in common.
+        arguments = {a for a in rest.split() if not a.startswith("--sweep=")}
+        files = [ROOT / name for name in re.findall(r"--flagfile=(\S+)", rest)]
+        given = " ".join([*(file.read_text() for file in files), rest])
+        folder = (re.findall(r"--run_dir=(\S+)", rest)
+                  or [program, *re.findall(r"--algorithm=(\S+)", given)[-1:],
+                      *re.findall("--compare", rest)])
+        if "--help" not in arguments:
+            runs.setdefault(tuple(folder), set()).add(
+                frozenset({program, *arguments}))
+    assert len(runs) > 20
+    assert {f: r for f, r in runs.items() if len(r) > 1} == {}
+
+
 def test_the_flagfiles_that_are_named_exist():
     names = set(re.findall(r"configs/\w+\.cfg", README))
     assert names and all((ROOT / name).exists() for name in names)
