@@ -44,7 +44,7 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
     ImageData,
 )
 from reptile_tf.environment import environment, use_threads  # noqa: E402
-from reptile_tf.evaluation import TASKS_PER_CALL, Evaluator  # noqa: E402
+from reptile_tf.evaluation import Evaluator  # noqa: E402
 from reptile_tf.meta_training import MetaTrainer  # noqa: E402
 from reptile_tf.meta_updates import unweighted  # noqa: E402
 
@@ -166,7 +166,8 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
                           (False,), measure=source.measure,
                           fetch=source.fetch)
     shots, batch = config.evaluations()[-1]
-    drawn = source.evaluation_tasks("test", shots, batch, TASKS_PER_CALL,
+    drawn = source.evaluation_tasks("test", shots, batch,
+                                    trainer.engine.tasks_per_call,
                                     tasks.generator(0, 2))
     meta_batch = config.meta_batch * per_call
 
@@ -183,7 +184,8 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
     without = seconds_each(
         lambda: trainer.train_step(batches), repeats) / per_call
     sampling = seconds_each(lambda: sampler(meta_batch), repeats) / per_call
-    per_task = seconds_each(evaluate, max(3, repeats // 8)) / TASKS_PER_CALL
+    per_task = seconds_each(evaluate, max(3, repeats // 8)
+                            ) / trainer.engine.tasks_per_call
     rate = max(before, matmul_gflops())
 
     # The last mini-batch may be of another size: a separate tail.

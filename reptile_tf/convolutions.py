@@ -7,15 +7,62 @@ becomes a loop. The two classes differ in how they lay out the patches.
 """
 
 import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Above this many positions sliced patches no longer fit the caches.
+# Above this many positions sliced patches no longer fit a CPU's caches.
 MAX_SLICED_POSITIONS = 28 * 28
+# Rows of one of the products that a kernel's gradient is the sum of.
+CHUNK = 256
 # Outputs of more positions than this are convolved faster by the stock kernel.
 MAX_GATHERED_POSITIONS = 14 * 14
+
+
+def padded(images: tf.Tensor, down: Sequence[int], across: Sequence[int],
+           value: float = 0.0) -> tf.Tensor:
+    """[B, H, W, C] with (before, after) positions of `value` around it.
+
+    tf.pad, with a cropping as its gradient whose own gradient vectorizes
+    under XLA.
+    """
+    if not any((*down, *across)):
+        return images
+    height, width = images.shape[1:3]
+
+    @tf.custom_gradient
+    def pad(images):
+        frame = [[0, 0], list(down), list(across), [0, 0]]
+        return tf.pad(images, frame, constant_values=value), lambda upstream: (
+            upstream[:, down[0]:down[0] + height,
+                     across[0]:across[0] + width])
+
+    return pad(images)
+
+
+def product(patches: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[M, D], [D, F] -> [M, F], M large beside D and F.
+
+    The kernel's gradient sums over M. It is computed as several products of
+    at most CHUNK rows and their sum: a GPU runs one product of so few results
+    on a few of its processors.
+    """
+    @tf.custom_gradient
+    def multiply(patches, kernel):
+        def gradient(upstream):
+            rows = patches.shape[0]
+            parts = 1 if rows is None else next(
+                n for n in range(-(-rows // CHUNK), rows + 1) if rows % n == 0)
+            a, b = (tf.reshape(x, [parts, -1, x.shape[-1]])
+                    for x in (patches, upstream))
+            return (tf.matmul(upstream, kernel, transpose_b=True),
+                    tf.reduce_sum(tf.matmul(a, b, transpose_a=True), 0))
+
+        return tf.matmul(patches, kernel), gradient
+
+    return multiply(patches, kernel)
 
 
 class SlicedConv2D(keras.layers.Conv2D):
@@ -52,15 +99,16 @@ class SlicedConv2D(keras.layers.Conv2D):
         """[B, H, W, C], [rows * columns * C, F] -> [B * positions, F]."""
         (out_h, *pad_h), (out_w, *pad_w) = self.frame
         down, across = self.strides
-        if any(pad_h + pad_w):
-            inputs = tf.pad(inputs, [[0, 0], pad_h, pad_w, [0, 0]])
-        patches = tf.concat([
+        inputs = padded(inputs, pad_h, pad_w)
+        # Stacked, not concatenated, whose second derivative under XLA is an
+        # operation that does not vectorize.
+        patches = tf.stack([
             inputs[:, r:r + (out_h - 1) * down + 1:down,
                    c:c + (out_w - 1) * across + 1:across]
             for r in range(self.kernel_size[0])
             for c in range(self.kernel_size[1])
-        ], axis=-1)
-        return tf.matmul(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
+        ], axis=3)
+        return product(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
 
     def call(self, inputs):
         outputs = self.convolve(

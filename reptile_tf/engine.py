@@ -5,6 +5,7 @@ layer is a matrix product, tasks as one leading axis under XLA are fastest; for
 convolutions on the CPU one sub-graph per task, each on a thread of its own, is.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,15 @@ import keras
 import tensorflow as tf
 
 from reptile_tf import models
+from reptile_tf.convolutions import MAX_SLICED_POSITIONS
 from reptile_tf.inner_loop import InnerLoop, InnerState, Weights
 from reptile_tf.meta_updates import Rule
 from reptile_tf.tasks import Batches
 
 TASK_ORDERS = ("parallel", "sequential")
 JIT_COMPILE = ("auto", "on", "off")
+CPU_TASKS_PER_CALL, GPU_TASKS_PER_CALL = 8, 256
+CPU_UNROLLED_STEPS, GPU_UNROLLED_STEPS = 5, 10
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Engine:
       jit: compile with XLA.
       convolutions: a key of `models.CONVOLUTIONS`.
       reason: why, for the reader of a run's first lines.
+      tasks_per_call: evaluation tasks of a compiled call.
+      unrolled_steps: see `inner_loop.InnerLoop`.
     """
 
     vectorized: bool
     jit: bool
     convolutions: str = "stock"
     reason: str = "asked for"
+    tasks_per_call: int = CPU_TASKS_PER_CALL
+    unrolled_steps: int = 0
 
     def __str__(self) -> str:
         tasks = ("tasks as one leading axis" if self.vectorized
@@ -59,16 +67,20 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     """
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if jit_compile == "auto":
-        jit = on_gpu or models.vectorizes(model, convolutions=False)
+        jit = on_gpu or models.vectorizes(model, 0)
         reason = ("on a GPU" if on_gpu
                   else "XLA is measured best without convolutions" if jit
                   else "measured best for convolutions on the CPU")
     else:
         jit, reason = jit_compile == "on", f"--jit_compile={jit_compile}"
-    vectorized = jit and models.vectorizes(model)
+    vectorized = jit and models.vectorizes(
+        model, math.inf if on_gpu else MAX_SLICED_POSITIONS)
     convolutions = ("sliced" if vectorized
                     else "stock" if jit or on_gpu else "gathered")
-    return Engine(vectorized, jit, convolutions, reason)
+    # Each step written out costs compile time, on the CPU more than it saves.
+    steps = GPU_UNROLLED_STEPS if on_gpu else 0 if jit else CPU_UNROLLED_STEPS
+    return Engine(vectorized, jit, convolutions, reason,
+                  GPU_TASKS_PER_CALL if on_gpu else CPU_TASKS_PER_CALL, steps)
 
 
 def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:

@@ -17,7 +17,6 @@ from reptile_tf.distribution import Replicas
 from reptile_tf.inner_loop import InnerLoop, InnerState, Weights
 from reptile_tf.tasks import EvaluationTasks
 
-TASKS_PER_CALL = 8
 # (outputs [T, Q, N], targets [T, Q, ...]) -> one number for each task [T]
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -131,11 +130,12 @@ class Evaluator:
             for steps in self.steps or [task.inputs.shape[0]]:
                 w, state = self.inner.adapt(
                     w, state, task.inputs[done:steps],
-                    task.targets[done:steps])
+                    task.targets[done:steps], self.lookup)
                 done = steps
                 outputs += [
-                    score_logits(self.inner, w, task.support_inputs,
-                                 task.query_inputs, mode)
+                    score_logits(self.inner, w, self.lookup(
+                        task.support_inputs), self.lookup(task.query_inputs),
+                        mode)
                     for mode in self.modes]
             return outputs
         return engines.side_by_side(one, tasks, self.engine)
@@ -144,16 +144,12 @@ class Evaluator:
         self, phi: Weights, state: InnerState, tasks: EvaluationTasks
     ) -> list[tf.Tensor]:
         """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
-        looked_up = EvaluationTasks(
-            self._look_up(tasks.inputs),
-            tf.convert_to_tensor(tasks.targets),
-            self._look_up(tasks.support_inputs),
-            self._look_up(tasks.query_inputs),
-            tf.convert_to_tensor(tasks.query_targets))
-        return self._compiled(phi, state, looked_up)
-
-    def _look_up(self, inputs: Any) -> tf.Tensor:
-        return self.lookup(tf.convert_to_tensor(self.fetch(inputs)))
+        fetched = EvaluationTasks(
+            self.fetch(tasks.inputs), tasks.targets,
+            self.fetch(tasks.support_inputs),
+            self.fetch(tasks.query_inputs), tasks.query_targets)
+        return self._compiled(phi, state, tf.nest.map_structure(
+            tf.convert_to_tensor, fetched))
 
     def evaluate(
         self,
@@ -167,7 +163,7 @@ class Evaluator:
         Args:
           phi: the initialization.
           state: (v, t) that every task starts from.
-          tasks: the tasks, looked up TASKS_PER_CALL at a time.
+          tasks: the tasks, as many in a call as the engine takes.
           between: called after each compiled call with the number of tasks
             that all processes scored.
         """
@@ -176,12 +172,13 @@ class Evaluator:
                  for steps in self.steps or [tasks.inputs.shape[1]]
                  for mode in self.modes]
         values, cluster = [[] for _ in cells], self.replicas.cluster
-        at_once = TASKS_PER_CALL * cluster.processes
+        own = self.engine.tasks_per_call
+        at_once = own * cluster.processes
         for start in range(0, number, at_once):
             # The last call is filled up with tasks that are not counted, so
             # that one compiled function serves all.
-            first = start + TASKS_PER_CALL * cluster.index
-            rows = np.arange(first, first + TASKS_PER_CALL) % number
+            first = start + own * cluster.index
+            rows = np.arange(first, first + own) % number
             chunk = EvaluationTasks(*(x[rows] for x in tasks))
             counted = min(at_once, number - start)
             scored = self.replicas.gather([

@@ -265,6 +265,8 @@ def _prepare_devices(dataset, config: Config, log) -> Replicas:
     use_threads(config, dataset, cluster.processes)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    # Products in float32, as published: TF32 has 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return distribution.replicas_of(config.distribution, log.info)
 
 

@@ -20,8 +20,6 @@ Weights = list[tf.Tensor]
 Loss = Callable[[Any, tf.Tensor], tf.Tensor]
 BETA_2 = 0.999
 EPSILON = 1e-8
-# Loops of at most so many steps are written out, where that saves time.
-UNROLLED_STEPS = 5
 # Where operations are not fused, the call of one costs more than its
 # arithmetic on fewer elements than this.
 SMALL = 4096
@@ -132,8 +130,10 @@ class InnerLoop:
         graph and fuses them. Otherwise the gradient is a function of its own
         (in the cyclic graph of a loop TensorFlow's CPU pass may visit a
         pooling's gradient before the pooling, by chance, and then leaves it
-        at a kernel nine times slower), few steps are written out, and the
-        optimizer works on small weights together.
+        at a kernel nine times slower), and the optimizer works on small
+        weights together.
+      unrolled_steps: loops of at most so many steps are written out, where
+        that saves time.
     """
 
     def __init__(
@@ -144,9 +144,10 @@ class InnerLoop:
         unroll: bool = False,
         recompute: bool = False,
         jit: bool = True,
+        unrolled_steps: int = 0,
     ) -> None:
         self.model, self.config, self.unroll = model, config, unroll
-        self.recompute = recompute
+        self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self._loss = loss
         self._jit = jit
         self._gradient = self.gradient if jit else tf.function(
@@ -288,7 +289,7 @@ class InnerLoop:
         """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
         steps = inputs.shape[0]
         # XLA cannot compile a loop over no mini-batches, which k = 1 has.
-        if self.unroll or steps <= (0 if self._jit else UNROLLED_STEPS):
+        if self.unroll or steps <= self.unrolled_steps:
             for i in range(steps):
                 carry = body(carry, inputs[i], targets[i])
             return carry
@@ -299,19 +300,26 @@ class InnerLoop:
             return i + 1, *tf.nest.flatten(
                 body(carried, inputs[i], targets[i]))
 
+        # A second counter would hide the number of steps from XLA, and a GPU
+        # then asks the host before each of them.
         result = tf.while_loop(lambda i, *_: i < steps, loop_body,
                                (tf.constant(0), *flat),
-                               maximum_iterations=steps)
+                               maximum_iterations=None if self._jit else steps)
         return tf.nest.pack_sequence_as(carry, result[1:])
 
     def adapt(
-        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any,
+        lookup: Callable[[Any], Any] = tf.identity,
     ) -> tuple[Weights, InnerState]:
-        """U^k: k steps on the mini-batches [k, B, ...]."""
+        """U^k: k steps on the mini-batches [k, B, ...].
+
+        `lookup` makes a mini-batch of what `inputs` holds of it, step by step:
+        the examples of all steps need not be in memory at once.
+        """
         step = self.recomputed_step if self.recompute else self.step
 
         def body(carry, x, y):
-            return step(*carry, x, y)
+            return step(*carry, lookup(x), y)
 
         return self.scan(body, (list(weights), state), inputs, targets)
 

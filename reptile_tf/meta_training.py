@@ -140,9 +140,10 @@ class MetaTrainer:
         self._training_loop = InnerLoop(
             clone, self.inner, loss, unroll=second_order,
             recompute=second_order and self.meta.recompute_gradients,
-            jit=self.engine.jit)
-        self.inner_loop = InnerLoop(clone, self.inner, loss,
-                                    jit=self.engine.jit)
+            jit=self.engine.jit, unrolled_steps=self.engine.unrolled_steps)
+        self.inner_loop = InnerLoop(
+            clone, self.inner, loss, jit=self.engine.jit,
+            unrolled_steps=self.engine.unrolled_steps)
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in clone.trainable_variables]
         # Of this process's own slots; checkpoints gather all.

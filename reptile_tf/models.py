@@ -6,20 +6,18 @@ inner loop needs: batch normalization with exact second derivatives, and
 convolutions that are matrix products.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from reptile_tf import tasks
-from reptile_tf.convolutions import (
-    MAX_SLICED_POSITIONS,
-    GatheredConv2D,
-    SlicedConv2D,
-)
+from reptile_tf.convolutions import GatheredConv2D, SlicedConv2D
 from reptile_tf.errors import InputError
 from reptile_tf.normalization import BatchNormalization
-from reptile_tf.pooling import MaxPooling2D
+from reptile_tf.pooling import MaxPooling2D, SlicedMaxPooling2D
 
 # Layers whose operations vectorize over tasks without falling back to loops.
 VECTORIZABLE = (
@@ -36,7 +34,7 @@ VECTORIZABLE = (
     keras.layers.GlobalAveragePooling2D,
 )
 # How a clone computes convolutions -> what replaces stock layers.
-CONVOLUTIONS = {"stock": (), "sliced": (SlicedConv2D,),
+CONVOLUTIONS = {"stock": (), "sliced": (SlicedConv2D, SlicedMaxPooling2D),
                 "gathered": (GatheredConv2D, MaxPooling2D)}
 
 
@@ -117,17 +115,18 @@ def sine(seed: int = 0, activation: str = "tanh") -> keras.Model:
         name="sine")
 
 
-def vectorizes(model: keras.Model, convolutions: bool = True) -> bool:
+def vectorizes(model: keras.Model, max_positions: float = math.inf) -> bool:
     """Whether every layer runs side by side over tasks as batched matmuls.
 
     Args:
       model: a built model.
-      convolutions: count small ones, as matrix products of patches.
+      max_positions: the positions of the largest image that a convolution or
+        a pooling may have; 0 allows none of them.
     """
     for layer in model._flatten_layers(include_self=False):
-        if convolutions and SlicedConv2D.supports(layer):
-            height, width = layer.get_build_config()["input_shape"][1:3]
-            if height * width > MAX_SLICED_POSITIONS:
+        if any(kind.supports(layer) for kind in CONVOLUTIONS["sliced"]):
+            height, width = layer.input.shape[1:3]
+            if height * width > max_positions:
                 return False
         elif not isinstance(layer, (*VECTORIZABLE, keras.Model)):
             return False

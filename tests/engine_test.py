@@ -15,7 +15,7 @@ SMALL, LARGE = models.omniglot(2), models.mini_imagenet(2)
     ([], SMALL, "auto", (False, False, "gathered"), "on the CPU"),
     ([], LARGE, "auto", (False, False, "gathered"), "on the CPU"),
     (["GPU"], SMALL, "auto", (True, True, "sliced"), "on a GPU"),
-    (["GPU"], LARGE, "auto", (False, True, "stock"), "on a GPU"),
+    (["GPU"], LARGE, "auto", (True, True, "sliced"), "on a GPU"),
     ([], SMALL, "on", (True, True, "sliced"), "--jit_compile=on"),
     ([], LARGE, "on", (False, True, "stock"), "--jit_compile=on"),
     ([], LARGE, "off", (False, False, "gathered"), "--jit_compile=off"),

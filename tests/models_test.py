@@ -309,9 +309,11 @@ def test_dropout_of_rate_zero_is_no_state():
 
 def test_vectorizes():
     assert models.vectorizes(models.omniglot(5))
-    assert not models.vectorizes(models.omniglot(5), convolutions=False)
-    assert models.vectorizes(models.sine(), convolutions=False)
-    assert not models.vectorizes(models.mini_imagenet(5))
+    assert models.vectorizes(models.mini_imagenet(5))
+    assert models.vectorizes(models.omniglot(5), 28 * 28)
+    assert not models.vectorizes(models.omniglot(5), 27 * 28)
+    assert not models.vectorizes(models.mini_imagenet(5), 28 * 28)
+    assert models.vectorizes(models.sine(), 0)
     assert not models.vectorizes(small(keras.layers.Conv2D(2, 3, groups=1,
                                                            dilation_rate=2)))
 

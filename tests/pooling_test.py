@@ -6,15 +6,17 @@ import pytest
 import tensorflow as tf
 
 from reptile_tf import models
-from reptile_tf.pooling import MaxPooling2D
+from reptile_tf.pooling import MaxPooling2D, SlicedMaxPooling2D
+
+KINDS = {"gathered": MaxPooling2D, "sliced": SlicedMaxPooling2D}
 
 
-def pair(size, window, padding, strides=None):
+def pair(kind, size, window, padding, strides=None):
     """A model of one stock pooling and its clone."""
     model = keras.Sequential([
         keras.Input([*size, 3]),
         keras.layers.MaxPooling2D(window, strides, padding)])
-    return model, models.inner_clone(model, "gathered")
+    return model, models.inner_clone(model, kind)
 
 
 def derivatives(layer, x, weight, *directions):
@@ -34,17 +36,20 @@ def derivatives(layer, x, weight, *directions):
     return y, one, two, third.gradient(along, x)
 
 
+@pytest.mark.parametrize("kind, jit", [
+    ("gathered", False), ("sliced", False), ("sliced", True)])
 @pytest.mark.parametrize("size, window, padding", [
     ((6, 9), (2, 2), "same"), ((7, 5), (2, 2), "same"),
     ((7, 8), (2, 3), "same"), ((7, 8), (2, 3), "valid")])
-def test_equals_the_stock_layer_to_third_order(rng, size, window, padding):
+def test_equals_the_stock_layer_to_third_order(rng, kind, jit, size, window,
+                                               padding):
     """Whole numbers: most windows hold their maximum more than once."""
-    model, clone = pair(size, window, padding)
-    assert type(clone.layers[0]) is MaxPooling2D
+    model, clone = pair(kind, size, window, padding)
+    assert type(clone.layers[0]) is KINDS[kind]
     x = tf.constant(rng.integers(-1, 2, (4, *size, 3)), tf.float32)
     weight = rng.normal(size=model(x).shape).astype("float32")
     directions = rng.normal(size=(2, *x.shape)).astype("float32")
-    compiled = tf.function(derivatives)
+    compiled = tf.function(derivatives, jit_compile=jit)
     for want, got in zip(derivatives(model, x, weight, *directions),
                          compiled(clone, x, weight, *directions),
                          strict=True):
@@ -53,5 +58,6 @@ def test_equals_the_stock_layer_to_third_order(rng, size, window, padding):
 
 
 def test_windows_that_overlap_stay_with_the_stock_layer():
-    _, clone = pair((7, 8), 3, "same", strides=2)
-    assert type(clone.layers[0]) is keras.layers.MaxPooling2D
+    for kind in KINDS:
+        _, clone = pair(kind, (7, 8), 3, "same", strides=2)
+        assert type(clone.layers[0]) is keras.layers.MaxPooling2D
