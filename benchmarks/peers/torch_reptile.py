@@ -104,11 +104,9 @@ def network_of(work, symmetric):
     """uint8 / 255 images [B, C, H, W] to logits [B, N]."""
     layers, (channels, size, _) = [], work.shape
     for _ in range(4):
-        if work.pool:
-            padding = 1
-        elif size % 2 or symmetric:
-            padding = 1
-        else:  # What "same" means at stride 2 for an even size.
+        padding = 1
+        if not (work.pool or size % 2 or symmetric):
+            # What "same" means at stride 2 for an even size.
             layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
             padding = 0
         layers += [
@@ -150,8 +148,7 @@ class Modules:
                 network.parameters(), work.rate, (0.0, BETA_2), ADAM_EPSILON,
                 fused=True, capturable="graphs" in args.mode)
             call = (torch.compile(network, dynamic=False)
-                    if "compile" in args.mode
-                    else network)
+                    if "compile" in args.mode else network)
             return list(network.parameters()), adam, call
 
         *self.slots, self.evaluated = [build() for _ in range(TASKS + 1)]
