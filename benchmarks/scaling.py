@@ -24,8 +24,9 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from reptile_tf import tasks
-from reptile_tf.environment import commit, environment
-from reptile_tf.experiments import plotting
+from reptile_tf.records.provenance import commit, environment
+from reptile_tf.reporting import plotting
+from reptile_tf.runs.building import trainer_of
 
 FLAGS = flags.FLAGS
 TIMED_SECONDS, FEWEST, MOST = 2.0, 5, 40
@@ -61,15 +62,15 @@ class Curve:
 
 
 # Rules side by side with one task: MAML compiles every step of every task.
-ALONE = {"meta_batch": 1}
+ONE_TASK = {"meta_batch": 1}
 CURVES = (
-    Curve("reptile", "inner_iters", (1, 8, 24, 64), ALONE),
+    Curve("reptile", "inner_iters", (1, 8, 24, 64), ONE_TASK),
     Curve("fomaml", "inner_iters", (1, 8, 24, 64),
-          {**ALONE, "algorithm": "fomaml"}),
+          {**ONE_TASK, "algorithm": "fomaml"}),
     Curve("maml", "inner_iters", (2, 8, 24, 64),
-          {**ALONE, "algorithm": "maml"}),
+          {**ONE_TASK, "algorithm": "maml"}),
     Curve(RECOMPUTED, "inner_iters", (2, 8, 24, 64),
-          {**ALONE, "algorithm": "maml", "recompute_gradients": True}),
+          {**ONE_TASK, "algorithm": "maml", "recompute_gradients": True}),
     Curve("reptile", "meta_batch", (1, 4, 16, 64)),
     Curve("reptile", "inner_batch", (10, 40, 80, 160)),
     Curve("reptile", "classes", (5, 20, 35, 50)),
@@ -104,7 +105,7 @@ def fit(x: list[float], y: list[float]) -> Line:
 def measure(point: str) -> dict[str, float]:
     """Time and memory of one point, in this process."""
     config, source = meta_iteration.source_of("omniglot", 5, point.split())
-    trainer = meta_iteration.trainer_of(config, source)
+    trainer = trainer_of(source, config, source.network())
     sampler = source.sampler(tasks.generator(0, tasks.TRAINING_STREAM))
     empty = resident.trimmed()
 

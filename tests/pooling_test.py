@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
-from reptile_tf.pooling import MaxPooling2D
+from reptile_tf import networks as models
+from reptile_tf.networks.layers import MaxPooling2D
 
 
 def pair(size, window, padding, strides=None):
