@@ -8,7 +8,7 @@ TESTERS = -n auto --maxprocesses=4
 DATA = ../shared/data
 export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
 
-.PHONY: demo test slow clean
+.PHONY: demo lint test slow clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -26,6 +26,9 @@ demo: .venv/installed
 	@echo "  the paper's Omniglot run    run_omniglot.py --flagfile=configs/omniglot_5way.cfg --run_dir=runs/o5"
 	@echo "  another algorithm           the same with --algorithm=fomaml, maml or joint"
 	@echo "  the initialization          README.md, 'Use an initialization', on runs/demo/initialization"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
 
 test: .venv/installed
 	$(BIN)/python -m pytest -q $(TESTERS)

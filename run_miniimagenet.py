@@ -2,9 +2,9 @@
 
 import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 
-from reptile_tf import quiet  # noqa: F401
-from reptile_tf import experiment
+from reptile_tf import quiet_tensorflow  # noqa: F401
 from reptile_tf.datasets import mini_imagenet
+from reptile_tf.runs.command_line import main
 
 if __name__ == "__main__":
-    sys.exit(experiment.main(mini_imagenet, sys.argv))
+    sys.exit(main(mini_imagenet, sys.argv))

@@ -2,10 +2,10 @@
 
 import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 
-from reptile_tf import quiet  # noqa: F401
-from reptile_tf import experiment
+from reptile_tf import quiet_tensorflow  # noqa: F401
 from reptile_tf.datasets import sine
-from reptile_tf.experiments import figure1
+from reptile_tf.experiments import sine_waves
+from reptile_tf.runs.command_line import main
 
 # Flags whose defaults depend on --algorithm. FOMAML and MAML give the last
 # mini-batch's gradient alone: an outer Adam sets its scale.
@@ -14,4 +14,4 @@ OUTER_ADAM = {"outer_optimizer": "adam", "meta_step": 0.001,
 BY_ALGORITHM = {"fomaml": OUTER_ADAM, "maml": OUTER_ADAM}
 
 if __name__ == "__main__":
-    sys.exit(experiment.main(sine, sys.argv, BY_ALGORITHM, figure1.run))
+    sys.exit(main(sine, sys.argv, BY_ALGORITHM, sine_waves.run))

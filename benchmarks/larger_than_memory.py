@@ -21,12 +21,14 @@ import psutil
 import resident
 from absl import app, flags
 
-from reptile_tf import flags as flag_parser
 from reptile_tf import tasks
+from reptile_tf.configuration import flags as flag_parser
 from reptile_tf.datasets import mini_imagenet
 from reptile_tf.datasets.few_shot import FewShotImages
 from reptile_tf.datasets.mini_imagenet import cache_pickles, forms, prepared
-from reptile_tf.environment import commit, environment, use_threads
+from reptile_tf.execution.threads import use_threads
+from reptile_tf.records.provenance import commit, environment
+from reptile_tf.runs.building import trainer_of
 
 FLAGS = flags.FLAGS
 LIMIT = 2e9
@@ -97,7 +99,7 @@ def train(source: FewShotImages, config) -> dict[str, Any]:
     def rng():
         return tasks.generator(config.seed, tasks.TRAINING_STREAM)
 
-    trainer = meta_iteration.trainer_of(config, source)
+    trainer = trainer_of(source, config, source.network())
     steps = trainer.train(source.sampler(rng()))
     compile_seconds = meta_iteration.first_call(lambda: next(steps))
     seconds = meta_iteration.first_call(lambda: [*steps])

@@ -26,34 +26,35 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from reptile_tf import quiet  # noqa: E402, F401, I001
+from reptile_tf import quiet_tensorflow  # noqa: E402, F401, I001
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from reptile_tf import engine as engines  # noqa: E402
-from reptile_tf import flags as flag_parser  # noqa: E402
-from reptile_tf import models, tasks  # noqa: E402
-from reptile_tf.config import Config  # noqa: E402
+from reptile_tf import networks, tasks  # noqa: E402
+from reptile_tf.configuration import flags as flag_parser  # noqa: E402
+from reptile_tf.configuration.config import Config  # noqa: E402
 from reptile_tf.datasets import mini_imagenet, omniglot, sine  # noqa: E402
 from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
     ImageConfig,
     ImageData,
 )
-from reptile_tf.environment import environment, use_threads  # noqa: E402
-from reptile_tf.evaluation import Evaluator  # noqa: E402
-from reptile_tf.meta_training import MetaTrainer  # noqa: E402
-from reptile_tf.meta_updates import unweighted  # noqa: E402
+from reptile_tf.execution.engine import JIT_COMPILE  # noqa: E402
+from reptile_tf.execution.threads import use_threads  # noqa: E402
+from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
+from reptile_tf.learning.rules import unweighted  # noqa: E402
+from reptile_tf.records.provenance import environment  # noqa: E402
+from reptile_tf.runs.building import trainer_of  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
 # network; training classes, images of each; whether they are kept on the
 # device, as a run on the CPU does
-IMAGES = {"omniglot": (models.omniglot, 4800, 20, True),
-          "miniimagenet": (models.mini_imagenet, 64, 600, False)}
+IMAGES = {"omniglot": (networks.omniglot, 4800, 20, True),
+          "miniimagenet": (networks.mini_imagenet, 64, 600, False)}
 MODULES = {"omniglot": omniglot, "miniimagenet": mini_imagenet, "sine": sine}
 MATMUL_SIZES = (1024, 2048)
 
@@ -136,23 +137,14 @@ def source_of(dataset: str, ways: int, flags: Sequence[str]):
     use_threads(config, MODULES[dataset])
     if dataset == "sine":
         return config, sine.load(config)
-    build, number, each, on_device = IMAGES[dataset]
+    build, number, count, on_device = IMAGES[dataset]
     shape = build(ways).inputs[0].shape[1:]
-    classes = list(np.arange(number * each).reshape(number, each))
+    classes = list(np.arange(number * count).reshape(number, count))
     data = ImageData(
         np.random.default_rng(0).integers(
-            0, 256, (number * each, *shape), np.uint8),
+            0, 256, (number * count, *shape), np.uint8),
         {"train": classes, "test": classes}, "random images")
     return config, FewShotImages(data, config, build, on_device)
-
-
-def trainer_of(config: Config, source) -> MetaTrainer:
-    """A trainer as a run makes it."""
-    model = source.network()
-    return MetaTrainer(model, config.inner, config.meta, source.loss,
-                       source.lookup,
-                       engines.choose(model, config.jit_compile),
-                       iterations_per_call=source.iterations_per_call)
 
 
 def measure(dataset: str, ways: int, flags: Sequence[str],
@@ -160,7 +152,7 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
     """Everything, for one configuration."""
     config, source = source_of(dataset, ways, flags)
     model, per_call = source.network(), source.iterations_per_call
-    trainer = trainer_of(config, source)
+    trainer = trainer_of(source, config, model)
     sampler = source.sampler(tasks.generator(0, 1))
     evaluator = Evaluator(trainer.inner_loop, trainer.engine, source.lookup,
                           (False,), measure=source.measure,
@@ -273,7 +265,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("config", "", "flagfile of further hyper-parameters")
     flags.DEFINE_enum("task_order", "parallel", ["parallel", "sequential"],
                       "of the meta-batch")
-    flags.DEFINE_enum("jit_compile", "auto", engines.JIT_COMPILE, "XLA")
+    flags.DEFINE_enum("jit_compile", "auto", JIT_COMPILE, "XLA")
     flags.DEFINE_bool("mixed_bfloat16", False, "compute in bfloat16")
     flags.DEFINE_bool("matmul", False, "print the matmul rate, nothing else")
     flags.DEFINE_integer("repeats", 40, "timed meta-iterations", 1)

@@ -24,8 +24,10 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from reptile_tf import tasks
-from reptile_tf.environment import commit, environment
-from reptile_tf.experiments import plotting
+from reptile_tf.records.provenance import commit, environment
+from reptile_tf.reporting import plotting
+from reptile_tf.reporting.tables import markdown_table
+from reptile_tf.runs.building import trainer_of
 
 FLAGS = flags.FLAGS
 TIMED_SECONDS, FEWEST, MOST = 2.0, 5, 40
@@ -61,15 +63,15 @@ class Curve:
 
 
 # Rules side by side with one task: MAML compiles every step of every task.
-ALONE = {"meta_batch": 1}
+ONE_TASK = {"meta_batch": 1}
 CURVES = (
-    Curve("reptile", "inner_iters", (1, 8, 24, 64), ALONE),
+    Curve("reptile", "inner_iters", (1, 8, 24, 64), ONE_TASK),
     Curve("fomaml", "inner_iters", (1, 8, 24, 64),
-          {**ALONE, "algorithm": "fomaml"}),
+          {**ONE_TASK, "algorithm": "fomaml"}),
     Curve("maml", "inner_iters", (2, 8, 24, 64),
-          {**ALONE, "algorithm": "maml"}),
+          {**ONE_TASK, "algorithm": "maml"}),
     Curve(RECOMPUTED, "inner_iters", (2, 8, 24, 64),
-          {**ALONE, "algorithm": "maml", "recompute_gradients": True}),
+          {**ONE_TASK, "algorithm": "maml", "recompute_gradients": True}),
     Curve("reptile", "meta_batch", (1, 4, 16, 64)),
     Curve("reptile", "inner_batch", (10, 40, 80, 160)),
     Curve("reptile", "classes", (5, 20, 35, 50)),
@@ -104,7 +106,7 @@ def fit(x: list[float], y: list[float]) -> Line:
 def measure(point: str) -> dict[str, float]:
     """Time and memory of one point, in this process."""
     config, source = meta_iteration.source_of("omniglot", 5, point.split())
-    trainer = meta_iteration.trainer_of(config, source)
+    trainer = trainer_of(source, config, source.network())
     sampler = source.sampler(tasks.generator(0, tasks.TRAINING_STREAM))
     empty = resident.trimmed()
 
@@ -158,23 +160,23 @@ def ratios(points: dict[str, dict[str, float]]) -> dict[int, float]:
 
 def table(result: dict[str, Any]) -> list[str]:
     """The lines, as Markdown."""
+    rows = []
+    for row in result["fits"]:
+        ms, mb = row["ms"], row["peak_mb"]
+        rows.append([
+            row["name"], LABELS[row["flag"]],
+            f"{row['values'][0]}, {row['values'][-1]}",
+            f"{ms['a']:.3g} + {ms['b']:.3g} x", f"{100 * ms['worst']:.0f} %",
+            f"{mb['a']:.3g} + {mb['b']:.2g} x", f"{100 * mb['worst']:.0f} %",
+            f"{min(row['peaks']):.3g}, {max(row['peaks']):.3g}",
+            f"{row['program_mb']:.0f}", f"{row['compile_seconds']:.0f}"])
     lines = [
         f"{result['device']}, {result['num_threads']} threads; float32 "
         f"matmul {result['matmul_gflops']:.0f} GFLOP/s; commit "
-        f"{result['commit'][:12]}", "",
-        "| rule | x | from, to | time, ms | off the line by at most | peak "
-        "memory, MB | off by at most | lowest, highest | program at the "
-        "largest x, MB | compiled in, s |",
-        "|---|---|---|---|---|---|---|---|---|---|"]
-    for row in result["fits"]:
-        ms, mb = row["ms"], row["peak_mb"]
-        lines.append(
-            f"| {row['name']} | {LABELS[row['flag']]} | "
-            f"{row['values'][0]}, {row['values'][-1]} | "
-            f"{ms['a']:.3g} + {ms['b']:.3g} x | {100 * ms['worst']:.0f} % | "
-            f"{mb['a']:.3g} + {mb['b']:.2g} x | {100 * mb['worst']:.0f} % | "
-            f"{min(row['peaks']):.3g}, {max(row['peaks']):.3g} | "
-            f"{row['program_mb']:.0f} | {row['compile_seconds']:.0f} |")
+        f"{result['commit'][:12]}", "", *markdown_table(
+            ["rule", "x", "from, to", "time, ms", "off the line by at most",
+             "peak memory, MB", "off by at most", "lowest, highest",
+             "program at the largest x, MB", "compiled in, s"], rows)]
     return lines + [
         "", "Time with --recompute_gradients by time without: " + ", ".join(
             f"{ratio:.2f} at {steps} steps"

@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batches": "tasks",
-    "InnerConfig": "inner_loop",
-    "MetaConfig": "meta_training",
-    "MetaTrainer": "meta_training",
-    "cross_entropy": "inner_loop",
-    "meta_train": "meta_training",
-    "squared_error": "inner_loop",
+    "InnerConfig": "learning.optimizers",
+    "MetaConfig": "learning.meta_config",
+    "MetaTrainer": "learning.meta_training",
+    "cross_entropy": "learning.losses",
+    "meta_train": "learning.meta_training",
+    "squared_error": "learning.losses",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from reptile_tf import models
-from reptile_tf.config import Config
-from reptile_tf.evaluation import score_logits
-from reptile_tf.inner_loop import InnerLoop, InnerState, cross_entropy
-from reptile_tf.meta_training import MetaTrainer
+from reptile_tf.configuration.config import Config
+from reptile_tf.learning.evaluation import score_logits
+from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.losses import cross_entropy
+from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.optimizers import InnerState
+from reptile_tf.networks import inner_clone
 
 SCHEDULE_SEED = 20180308
 INTEGER_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16",
@@ -64,7 +66,7 @@ class Initialization(tf.Module):
                  config: Config) -> None:
         super().__init__(name="initialization")
         # Stock convolutions and no XLA: any number of images, anywhere.
-        self._inner = InnerLoop(models.inner_clone(model), config.inner,
+        self._inner = InnerLoop(inner_clone(model), config.inner,
                                 trainer.loss)
         self._config = config
         # Classes are integers of any type; regression targets are floats.

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import analysis, manifolds
+from reptile_tf.analysis import expansion as analysis
+from reptile_tf.analysis import leading_terms
+from reptile_tf.analysis import solution_manifolds as manifolds
 
 
 @pytest.fixture(scope="module")
 def setting():
-    model, family = analysis.network(3), analysis.Family.draw(4)
-    return model, family, analysis.LeadingTerms(model, family)
+    model, family = leading_terms.network(3), leading_terms.Family.draw(4)
+    return model, family, leading_terms.LeadingTerms(model, family)
 
 
 def test_gradients_against_finite_differences(setting):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
-from reptile_tf.experiments import plotting
+from reptile_tf import networks as models
+from reptile_tf.reporting import plotting
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,14 +16,19 @@ from pathlib import Path
 import pytest
 import tiny
 
-from reptile_tf import cells, experiment, finished_runs, flags
-from reptile_tf.cells import Cell, CellsProgress, run_cells
-from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.compare import finished_runs
+from reptile_tf.configuration import flags
 from reptile_tf.datasets import sine
 from reptile_tf.errors import InputError
-from reptile_tf.experiments import figure1
-from reptile_tf.interrupts import Interrupts, Stopped
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.experiments import sine_waves as figure1
+from reptile_tf.learning.rules import REGISTRY
+from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.runs import command_line as experiment
+from reptile_tf.runs import many_runs as cells
+from reptile_tf.runs.interrupts import Interrupts, Stopped
+from reptile_tf.runs.many_runs import ManyRunsProgress as CellsProgress
+from reptile_tf.runs.many_runs import PlannedRun as Cell
+from reptile_tf.runs.many_runs import run_all as run_cells
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--shots=1", "--transductive", "--eval_samples=2", "--noexport"]
@@ -98,7 +103,7 @@ def test_the_time_left():
     assert progress.left() is None and progress.left(7.0) is None
     assert progress.left(7.0, pace=11.0) == 7 + 5 * 11
     # 30 of 40 made, 10 of them since a resume, in 5 s: 0.5 s each.
-    assert progress.whole({"n": 30, "initial": 20, "total": 40,
+    assert progress.left_for_all({"n": 30, "initial": 20, "total": 40,
                            "elapsed": 5.0}) == ", all: 2 min"  # 5 + 5 * 20 s.
     progress.finish(10.0)
     progress.start(1)
@@ -111,7 +116,7 @@ def test_the_time_left():
     # maml as maml, reptile as the mean of two, fomaml as the mean of all.
     assert progress.left() == 60 + 15 + 30
     assert progress.left(4.0, pace=1.0) == 4 + 15 + 30
-    assert progress.whole({"n": 3, "initial": 3, "total": 9,
+    assert progress.left_for_all({"n": 3, "initial": 3, "total": 9,
                            "elapsed": 0.1}) == ""
 
 
@@ -263,15 +268,15 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 import tiny
 from cells_test import cell
-from reptile_tf import experiment
-from reptile_tf.cells import run_cells
+from reptile_tf.runs import command_line as experiment
+from reptile_tf.runs.many_runs import run_all as run_cells
 home = Path({home!r})
 def work(dataset, config, again):
     run_cells(dataset, [cell(home, n, "--meta_iters=3000",
                              "--eval_interval=150", "--num_threads=1",
                              "--eval_samples=2000") for n in ("a", "b")])
 if __name__ == "__main__":
-    sys.exit(experiment.main(tiny, ["tiny.py"], work=work))
+    sys.exit(experiment.main(tiny, ["tiny.py"], run_instead=work))
 """
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from reptile_tf.checkpoints import Checkpoints
 from reptile_tf.errors import InputError
+from reptile_tf.records.checkpoints import Checkpoints
 
 
 def save(checkpoints, *iterations):

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reptile_tf import compare, finished_runs, learning_curves, paper
-from reptile_tf.config import Config
+from reptile_tf.compare import command as compare
+from reptile_tf.compare import finished_runs, learning_curves
+from reptile_tf.compare import published as paper
+from reptile_tf.configuration.config import Config
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
-from reptile_tf.meta_updates import REGISTRY
+from reptile_tf.learning.rules import REGISTRY
+from reptile_tf.records import metrics
+from reptile_tf.reporting import plotting
 
 ROOT = Path(__file__).parent.parent
 
@@ -349,12 +353,13 @@ def test_the_command(three):
 
 def test_the_band_is_over_seeds():
     """At 5: 1, 3; mean 2, squares 1 + 1 over 1. 9 is not everyone's."""
-    iterations, mean, std = learning_curves.band(
+    iterations, values = learning_curves.common(
         [{5: 1.0, 7: 2.0}, {5: 3.0, 7: 2.0, 9: 4.0}])
+    mean, std = plotting.band(values)
     assert iterations == [5, 7]
     np.testing.assert_allclose(mean, [2, 2])
     np.testing.assert_allclose(std, [2 ** 0.5, 0])
-    _, mean, std = learning_curves.band([{5: 1.0}])
+    mean, std = plotting.band(learning_curves.common([{5: 1.0}])[1])
     assert (mean[0], std[0]) == (1, 0)
 
 
@@ -367,7 +372,7 @@ def test_the_figure(three, capsys):
     (three / "fomaml" / "metrics.csv").write_text(
         "iteration,split,metric,value\n"
         "50,val,accuracy_1shot_transductive,0.5\n")
-    assert learning_curves.read(three / "reptile-2" / "metrics.csv") == {
+    assert metrics.read(three / "reptile-2" / "metrics.csv") == {
         ("val", "accuracy_1shot_transductive"): {50: 20.0, 99: 40.0}}
     path = three / "new" / "curves.png"
     assert compare.main(["", str(three), f"--figure={path}"]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reptile_tf import flags
+from reptile_tf.configuration import flags
 from reptile_tf.datasets import omniglot
 from reptile_tf.errors import InputError
 

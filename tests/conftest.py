@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reptile_tf import quiet  # noqa: F401  (before anything imports TensorFlow)
-from reptile_tf.engine import Engine
+from reptile_tf import quiet_tensorflow  # noqa: F401  (before anything imports TensorFlow)
+from reptile_tf.execution.engine import Engine
 
 ENGINES = {
     "graph-unrolled": Engine(False, False, "gathered"),

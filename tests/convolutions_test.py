@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
-from reptile_tf.convolutions import GatheredConv2D, SlicedConv2D
+from reptile_tf import networks as models
+from reptile_tf.networks.layers import GatheredConv2D, SlicedConv2D
 
 SHAPES = [
     ((7, 10), (3, 3), (2, 2), "same"), ((8, 5), (3, 2), (1, 2), "same"),

@@ -20,13 +20,15 @@ import pytest
 import tiny
 from processes import newest, wait_for
 
-from reptile_tf import experiment
-from reptile_tf.checkpoints import Checkpoints
-from reptile_tf.config import Config
-from reptile_tf.distribution import Cluster, Replicas, cluster_of
+from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
-from reptile_tf.inner_loop import InnerConfig
-from reptile_tf.meta_training import MetaConfig, MetaTrainer
+from reptile_tf.execution.cluster import Cluster, cluster_of
+from reptile_tf.execution.replicas import Replicas
+from reptile_tf.learning.meta_config import MetaConfig
+from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.runs import command_line as experiment
 
 ROOT = Path(__file__).parent.parent
 CLOSE = 2e-5
@@ -191,7 +193,7 @@ def test_two_workers_fit_sine_waves(tmp_path):
 
 TWO_DEVICES = """
 import sys
-from reptile_tf import quiet
+from reptile_tf import quiet_tensorflow
 import keras
 import numpy as np
 import tensorflow as tf
@@ -199,9 +201,10 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2)
 import tiny
-from reptile_tf import Batches, InnerConfig, MetaConfig, experiment
-from reptile_tf.distribution import replicas_of
-from reptile_tf.meta_training import MetaTrainer, NonFiniteError
+from reptile_tf import Batches, InnerConfig, MetaConfig
+from reptile_tf.execution.strategies import replicas_of
+from reptile_tf.runs import command_line as experiment
+from reptile_tf.learning.meta_training import MetaTrainer, NonFiniteError
 for jit in "off", "on":
     assert experiment.main(tiny, [
         "tiny.py", f"--run_dir={sys.argv[1]}/{jit}", f"--jit_compile={jit}",
@@ -244,7 +247,7 @@ def test_each_process_has_its_own_slots_of_v(rng):
     for index, rows in ((0, slice(0, 2)), (1, slice(2, 4))):
         one = trainer(index)
         one.load_state_dict(arrays)
-        for i, v in enumerate(one._v):
+        for i, v in enumerate(one.slots.v):
             np.testing.assert_array_equal(v, arrays[f"v/{i}"][rows])
     assert Replicas(Cluster(("a:1", "b:2"), 1)).own(
         np.arange(12).reshape(2, 6), 1).tolist() == [[3, 4, 5], [9, 10, 11]]

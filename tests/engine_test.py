@@ -4,7 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from reptile_tf import engine, models
+from reptile_tf import networks as models
+from reptile_tf.execution import engine
 
 DENSE = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
 SMALL, LARGE = models.omniglot(2), models.mini_imagenet(2)

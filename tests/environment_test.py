@@ -10,20 +10,21 @@ ROOT = Path(__file__).parent.parent
 PROGRAM = """
 from types import SimpleNamespace as Of
 import tensorflow as tf
-from reptile_tf import environment
-from reptile_tf.meta_training import MetaConfig as Meta
-environment._cpus = lambda: 4
-environment.use_threads(
+from reptile_tf.execution import threads
+from reptile_tf.records import provenance
+from reptile_tf.learning.meta_config import MetaConfig as Meta
+threads.cpus = lambda: 4
+threads.use_threads(
     Of(num_threads={0}, meta=Meta(meta_batch={1}, task_order={2!r}),
-       jit_compile={4!r}), Of(LARGE={3}))
+       jit_compile={4!r}), Of(FILLS_A_THREAD={3}))
 print(tf.config.threading.get_intra_op_parallelism_threads(),
       tf.config.threading.get_inter_op_parallelism_threads(),
-      environment.environment()["num_threads"])
+      provenance.environment()["num_threads"])
 tf.constant(1) + 1
-environment.use_threads(
+threads.use_threads(
     Of(num_threads=3, meta=Meta(meta_batch=1), jit_compile="auto"),
-    Of(LARGE=False))
-print(environment.environment()["num_threads"])
+    Of(FILLS_A_THREAD=False))
+print(provenance.environment()["num_threads"])
 """
 
 

@@ -6,9 +6,15 @@ import pytest
 import tensorflow as tf
 from conftest import ENGINES
 
-from reptile_tf import models, tasks
-from reptile_tf.evaluation import Evaluator, mean_and_ci95, score_logits
-from reptile_tf.inner_loop import InnerConfig, InnerLoop, InnerState
+from reptile_tf import networks as models
+from reptile_tf import tasks
+from reptile_tf.learning.evaluation import (
+    Evaluator,
+    mean_and_ci95,
+    score_logits,
+)
+from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.optimizers import InnerConfig, InnerState
 
 WAYS, SHOTS, SIZE = 3, 2, (5, 4, 1)
 CLASSES = np.arange(7 * 6).reshape(7, 6)

@@ -18,9 +18,10 @@ import tensorflow as tf
 import tiny
 from processes import newest, wait_for
 
-from reptile_tf import experiment, memory
-from reptile_tf.checkpoints import Checkpoints
-from reptile_tf.run_directory import RunDirectory
+from reptile_tf.execution import memory
+from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.records.run_directory import RunDirectory
+from reptile_tf.runs import command_line as experiment
 
 ROOT = Path(__file__).parent.parent
 

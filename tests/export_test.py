@@ -12,9 +12,9 @@ from conftest import ENGINES
 
 from reptile_tf import export
 from reptile_tf.datasets.few_shot import ImageConfig
-from reptile_tf.evaluation import Evaluator
-from reptile_tf.inner_loop import mean_state
-from reptile_tf.meta_training import MetaTrainer
+from reptile_tf.learning.evaluation import Evaluator
+from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.optimizers import mean_state
 from reptile_tf.tasks import Batches, EvaluationTasks
 
 WAYS, SIZE = 3, (6, 5, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reptile_tf import flags
+from reptile_tf.configuration import flags
 from reptile_tf.datasets import mini_imagenet, omniglot
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from reptile_tf import experiment
 from reptile_tf.datasets import glyphs, omniglot
+from reptile_tf.runs import command_line as experiment
 
 
 def test_shapes_polarity_and_seed():

@@ -5,17 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
+from reptile_tf import networks as models
 from reptile_tf.errors import InputError
-from reptile_tf.inner_loop import (
+from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.losses import cross_entropy, squared_error
+from reptile_tf.learning.optimizers import (
     InnerConfig,
-    InnerLoop,
     InnerState,
-    cross_entropy,
     mean_state,
-    packed,
-    squared_error,
 )
+from reptile_tf.learning.packing import packed
 
 RATE = 1 / 32  # Keras keeps rates in float32
 
@@ -190,7 +189,7 @@ def test_small_weights_are_stepped_together(rng, shapes, number):
                        tf.constant(4, tf.int64))
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
     (want, want_state), (got, got_state) = (
-        InnerLoop(models.inner_clone(model), InnerConfig(), jit=jit
+        InnerLoop(models.inner_clone(model), InnerConfig(), one_graph=jit
                   ).apply_gradient(weights, gradient, state)
         for jit in (True, False))
     assert [w.shape for w in got] == shapes

@@ -15,7 +15,7 @@ from reptile_tf import (
     squared_error,
 )
 from reptile_tf.errors import InputError
-from reptile_tf.meta_training import NonFiniteError
+from reptile_tf.learning.meta_training import NonFiniteError
 
 
 def network():

@@ -6,16 +6,13 @@ import pytest
 import tensorflow as tf
 from conftest import ENGINES
 
-from reptile_tf import engine as engines
-from reptile_tf import models
+from reptile_tf import networks as models
 from reptile_tf.errors import InputError
-from reptile_tf.inner_loop import (
-    InnerConfig,
-    InnerLoop,
-    InnerState,
-    squared_error,
-)
-from reptile_tf.meta_updates import REGISTRY, unweighted
+from reptile_tf.learning import meta_batch as engines
+from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.losses import squared_error
+from reptile_tf.learning.optimizers import InnerConfig, InnerState
+from reptile_tf.learning.rules import REGISTRY, unweighted
 from reptile_tf.tasks import Batches
 
 ALPHA = 0.02
@@ -357,7 +354,7 @@ def mapped(name, order, engine, optimizer, dtype, batches,
     config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer,
                          inner_beta1=beta1)
     inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
-                      recompute=recompute, jit=engine.jit)
+                      recompute=recompute, one_graph=engine.jit)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
            + model.get_weights()[5:]]
     slots = 3 if order == "parallel" else 1

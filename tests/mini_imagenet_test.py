@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from reptile_tf import experiment, flags, memory, tasks
+from reptile_tf import tasks
+from reptile_tf.configuration import flags
 from reptile_tf.datasets import few_shot, mini_imagenet
 from reptile_tf.datasets.mini_imagenet import (
     cache_pickles,
@@ -24,6 +25,8 @@ from reptile_tf.datasets.mini_imagenet import (
     prepared,
 )
 from reptile_tf.errors import InputError
+from reptile_tf.execution import memory
+from reptile_tf.runs import command_line as experiment
 
 SIZE = 8
 # Unequal: classes of a split, and images of each class.

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
+from reptile_tf import networks as models
 from reptile_tf.errors import InputError
-from reptile_tf.normalization import BatchNormalization
+from reptile_tf.execution.engine import vectorizes
+from reptile_tf.networks.layers import BatchNormalization
 
 
 @pytest.mark.parametrize("build, ways, count", [
@@ -308,13 +309,13 @@ def test_dropout_of_rate_zero_is_no_state():
 
 
 def test_vectorizes():
-    assert models.vectorizes(models.omniglot(5))
-    assert models.vectorizes(models.mini_imagenet(5))
-    assert models.vectorizes(models.omniglot(5), 28 * 28)
-    assert not models.vectorizes(models.omniglot(5), 27 * 28)
-    assert not models.vectorizes(models.mini_imagenet(5), 28 * 28)
-    assert models.vectorizes(models.sine(), 0)
-    assert not models.vectorizes(small(keras.layers.Conv2D(2, 3, groups=1,
+    assert vectorizes(models.omniglot(5))
+    assert vectorizes(models.mini_imagenet(5))
+    assert vectorizes(models.omniglot(5), 28 * 28)
+    assert not vectorizes(models.omniglot(5), 27 * 28)
+    assert not vectorizes(models.mini_imagenet(5), 28 * 28)
+    assert vectorizes(models.sine(), 0)
+    assert not vectorizes(small(keras.layers.Conv2D(2, 3, groups=1,
                                                            dilation_rate=2)))
 
 

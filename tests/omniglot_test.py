@@ -11,6 +11,8 @@ from PIL import Image
 
 from reptile_tf.datasets import omniglot
 from reptile_tf.datasets.omniglot import OmniglotConfig as Config
+from reptile_tf.datasets.omniglot import download, drawings
+from reptile_tf.datasets.omniglot.download import automatic
 from reptile_tf.errors import InputError
 
 
@@ -92,7 +94,7 @@ def test_pixels_equal_pillows_on_real_drawings(real_data):
             content = archive.read(name)
             want = Image.open(io.BytesIO(content)).convert("L").resize(
                 (28, 28), Image.Resampling.NEAREST)
-            got = omniglot._decode(content, name)
+            got = drawings.decode(content, name)
             np.testing.assert_array_equal(got, want)
             assert got[0, 0] == 255 and got.min() == 0  # ink on paper
 
@@ -188,21 +190,21 @@ def unreachable(address):
 
 
 def test_a_network_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr(omniglot, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.05)
     forever = threading.Event()
     with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
-        omniglot._reachable("http://x", lambda address: forever.wait())
+        download.reachable("http://x", lambda address: forever.wait())
     forever.set()
-    omniglot._reachable("http://x", lambda address: None)
+    download.reachable("http://x", lambda address: None)
     with pytest.raises(OSError, match="no route"):
-        omniglot._reachable(omniglot.ADDRESS + "images_background.zip",
+        download.reachable(omniglot.ADDRESS + "images_background.zip",
                             unreachable)
 
 
 def test_no_network_names_three_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError) as e:
-        omniglot._automatic(unreachable)
+        automatic(unreachable)
     for word in ("no route", "--data_dir", "images_evaluation.zip",
                  omniglot.ADDRESS, "--data=synthetic"):
         assert word in str(e.value)
@@ -217,9 +219,9 @@ def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):
         version = folder / "omniglot" / "3.0.0"
         version.mkdir(parents=True)
         (version / "dataset_info.json").write_text("{}")
-    _, source = omniglot._automatic(lambda address: None, download)
+    _, source = automatic(lambda address: None, download)
     assert asked == [tmp_path] and str(tmp_path) in source
-    omniglot._automatic(None, None)  # Now it is there: no network at all.
+    automatic(None, None)  # Now it is there: no network at all.
     assert len(asked) == 1
 
 

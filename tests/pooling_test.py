@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reptile_tf import models
-from reptile_tf.pooling import MaxPooling2D, SlicedMaxPooling2D
+from reptile_tf import networks as models
+from reptile_tf.networks.layers import MaxPooling2D, SlicedMaxPooling2D
 
 KINDS = {"gathered": MaxPooling2D, "sliced": SlicedMaxPooling2D}
 

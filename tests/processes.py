@@ -2,7 +2,7 @@
 
 import time
 
-from reptile_tf.checkpoints import Checkpoints
+from reptile_tf.records.checkpoints import Checkpoints
 
 
 def wait_for(process, condition):

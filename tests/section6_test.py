@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from reptile_tf import learning_curves
-from reptile_tf.experiments import (
-    gradient_combinations,
-    momentum,
-    overlap,
-    plotting,
-    section6,
-)
-from reptile_tf.experiments.outcomes import (
-    Claim,
-    Estimate,
-    Outcome,
-    Setting,
-    combination,
-    difference,
-)
+from reptile_tf.experiments import command as section6
+from reptile_tf.experiments import gradient_combinations, momentum, overlap
+from reptile_tf.experiments.claims import Claim, combination, difference
+from reptile_tf.experiments.outcomes import Estimate, Outcome, Setting
+from reptile_tf.records import metrics as learning_curves
+from reptile_tf.reporting import plotting
 
 # The flagfiles draw up to 20 examples of a class.
 DATASET = types.SimpleNamespace(**{

@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from reptile_tf import experiment, flags, models
+from reptile_tf import networks as models
+from reptile_tf.configuration import flags
 from reptile_tf.datasets import omniglot, sine
 from reptile_tf.errors import InputError
-from reptile_tf.evaluation import mean_squared_error
-from reptile_tf.experiments import figure1
-from reptile_tf.meta_updates import unweighted
+from reptile_tf.experiments import sine_waves as figure1
+from reptile_tf.learning.evaluation import mean_squared_error
+from reptile_tf.learning.rules import unweighted
+from reptile_tf.runs import command_line as experiment
 
 SMALL = ["--meta_iters=450", "--eval_interval=300", "--eval_samples=12",
          "--eval_interval_samples=8", "--eval_iters=5", "--noexport"]

@@ -2,7 +2,7 @@
 
 import sys  # noqa: I001
 
-from reptile_tf import quiet  # noqa: F401
+from reptile_tf import quiet_tensorflow  # noqa: F401
 
 import keras
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from reptile_tf import tasks
 from reptile_tf.datasets import few_shot, omniglot
 
-NAME, LARGE, CONFIG, table = "tiny", False, omniglot.CONFIG, few_shot.table
+NAME, FILLS_A_THREAD = "tiny", False
+CONFIG, table = omniglot.CONFIG, few_shot.table
 DEFAULTS = {
     "classes": 3, "train_shots": 4, "inner_batch": 5, "inner_iters": 2,
     "meta_batch": 2, "meta_iters": 12, "eval_iters": 3, "eval_samples": 9,
@@ -40,5 +41,5 @@ def build_model(ways: int, seed: int) -> keras.Model:
 
 
 if __name__ == "__main__":
-    from reptile_tf import experiment
+    from reptile_tf.runs import command_line as experiment
     sys.exit(experiment.main(sys.modules["__main__"], sys.argv))

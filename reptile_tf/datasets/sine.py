@@ -14,16 +14,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from reptile_tf import models, tasks
-from reptile_tf.config import Config, flag
-from reptile_tf.datasets import TaskSource
+from reptile_tf import networks, tasks
+from reptile_tf.configuration.config import Config
+from reptile_tf.configuration.run_flags import flag
+from reptile_tf.datasets.task_source import TaskSource
 from reptile_tf.errors import InputError
-from reptile_tf.evaluation import Score, mean_squared_error
-from reptile_tf.inner_loop import squared_error
+from reptile_tf.learning.evaluation import Score, mean_squared_error
+from reptile_tf.learning.losses import squared_error
 from reptile_tf.tasks import Batches, EvaluationTasks
 
 NAME = "sine"
-LARGE = False
+FILLS_A_THREAD = False
 # The paper gives none; these are the authors' demonstration's.
 DEFAULTS = {
     "shots": (10,), "train_shots": 50, "inner_batch": 10, "inner_iters": 5,
@@ -110,7 +111,7 @@ class Sines(TaskSource):
         return zlib.crc32(repr((c.amplitude, c.phase, c.x_range)).encode())
 
     def network(self) -> keras.Model:
-        return models.sine(self.config.seed, self.config.activation)
+        return networks.sine(self.config.seed, self.config.activation)
 
     def wave(self, rng: np.random.Generator
              ) -> Callable[[np.ndarray], np.ndarray]:
@@ -124,31 +125,26 @@ class Sines(TaskSource):
         points = np.linspace(*self.config.x_range, config.train_shots,
                              dtype=np.float32)[:, None]
 
-        def draw(num_tasks: int) -> Batches:
-            columns = ([], [], [], [])
-            for _ in range(num_tasks):
-                values = self.wave(rng)(points)
-                steps = tasks.with_tail(config, rng)
-                for column, part in zip(columns, (
-                        points[steps.batches], values[steps.batches],
-                        points[steps.last], values[steps.last]), strict=True):
-                    column.append(part)
-            return Batches(*map(np.stack, columns))
+        def draw() -> tuple[np.ndarray, ...]:
+            values = self.wave(rng)(points)
+            steps = tasks.with_tail(config, rng)
+            return (points[steps.batches], values[steps.batches],
+                    points[steps.last], values[steps.last])
 
-        return draw
+        return lambda number: tasks.stacked(
+            Batches, [draw() for _ in range(number)])
 
     def evaluation_tasks(self, split, shots, batch, number, rng):
-        c, columns = self.config, ([], [], [], [], [])
-        for _ in range(number):
+        c = self.config
+
+        def draw() -> tuple[np.ndarray, ...]:
             wave = self.wave(rng)
             x = rng.uniform(*c.x_range, (shots, 1)).astype(np.float32)
             steps = tasks.mini_batches(shots, batch, c.eval_iters,
                                        c.replacement, rng)
-            for column, part in zip(columns, (
-                    x[steps], wave(x)[steps], x, self.grid, wave(self.grid)),
-                    strict=True):
-                column.append(part)
-        return EvaluationTasks(*map(np.stack, columns))
+            return x[steps], wave(x)[steps], x, self.grid, wave(self.grid)
+
+        return tasks.stacked(EvaluationTasks, [draw() for _ in range(number)])
 
     def row(self, split: str, shots: int, batch: int, score: Score
             ) -> dict[str, Any]:

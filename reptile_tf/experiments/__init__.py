@@ -1,1 +1,1 @@
-"""The paper's figures: one file each, a list of runs and a plot."""
+"""The paper's figures of sections 4 and 6: a command for each."""

@@ -11,19 +11,20 @@ a smaller meta step) and the last alone (FOMAML).
 import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 from collections.abc import Sequence
 
-from reptile_tf import quiet  # noqa: F401
+from reptile_tf import quiet_tensorflow  # noqa: F401
 from matplotlib.figure import Figure
 
-from reptile_tf import experiment
 from reptile_tf.datasets import omniglot
-from reptile_tf.experiments import plotting, section6
-from reptile_tf.experiments.outcomes import (
+from reptile_tf.experiments import report
+from reptile_tf.experiments.claims import (
     Claim,
-    Outcome,
-    Setting,
     combination,
     difference,
 )
+from reptile_tf.experiments.command import Command
+from reptile_tf.experiments.outcomes import Outcome, Setting
+from reptile_tf.reporting import plotting
+from reptile_tf.runs.command_line import status_of
 
 STEPS = (2, 3, 4)
 FRACTIONS = {2: ("½", "half"), 3: ("⅓", "third"), 4: ("¼", "quarter")}
@@ -50,29 +51,29 @@ SETTINGS = _settings()
 
 def claims(outcomes: Sequence[Outcome]) -> list[Claim]:
     """The orderings that section 6.2 states."""
-    of = dict(zip(SETTINGS, outcomes, strict=True))
-    column, first = outcomes[0].columns[0], of["sum", 1]
+    done = dict(zip(SETTINGS, outcomes, strict=True))
+    column, first = outcomes[0].columns[0], done["sum", 1]
     worst = min((o for o in outcomes if o is not first),
                 key=lambda o: o.final(column).mean)
     found = [
         Claim(f"g1 alone is the worst: {worst.setting.name}, the next, minus "
               "g1", difference(worst, first, column)),
         Claim("two-step FOMAML is better than two-step Reptile: g2 minus "
-              "(g1 + g2)", difference(of["last", 2], of["sum", 2], column))]
+              "(g1 + g2)", difference(done["last", 2], done["sum", 2], column))]
     for kind, name in (("sum", "sum"), ("last", "last gradient")):
         for k in STEPS[1:]:
             found.append(Claim(
                 f"more mini-batches are better, {name}: k = {k} minus "
                 f"k = {k - 1}",
-                difference(of[kind, k], of[kind, k - 1], column)))
+                difference(done[kind, k], done[kind, k - 1], column)))
     for k in STEPS[1:]:
         found.append(Claim(
             f"the sum is better than the last gradient, k = {k}",
-            difference(of["sum", k], of["last", k], column)))
+            difference(done["sum", k], done["last", k], column)))
     found.append(Claim(
         "the sum gains more from k = 2 to 4 than the last gradient",
-        combination([(1, of["sum", 4]), (-1, of["sum", 2]),
-                     (-1, of["last", 4]), (1, of["last", 2])], column)))
+        combination([(1, done["sum", 4]), (-1, done["sum", 2]),
+                     (-1, done["last", 4]), (1, done["last", 2])], column)))
     return found
 
 
@@ -85,7 +86,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
             zip(SETTINGS, outcomes, strict=True)):
         colour = "black" if k == 1 else plotting.COLOURS[STEPS.index(k)]
         line, marker = STYLES[kind]
-        section6.plot_curve(curves, outcome, column, color=colour,
+        report.plot_curve(curves, outcome, column, color=colour,
                             linestyle=line, lw=1.8)
         estimate = outcome.final(column)
         final.errorbar(estimate.mean, place, xerr=estimate.interval,
@@ -95,7 +96,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                        xytext=(0, 7), textcoords="offset points",
                        ha="center", fontsize=7.5, color=colour)
     curves.set(xlabel="meta-iterations",
-               ylabel=f"test accuracy, %, {section6.column_name(column)}")
+               ylabel=f"test accuracy, %, {report.column_name(column)}")
     figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     curves.set_title("while training" + (
         "; band: standard deviation" if len(outcomes[0].results) > 1 else ""),
@@ -105,7 +106,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
     final.set(ylim=(len(outcomes) - 0.5, -0.7),
               xlabel="test accuracy, %")
     final.margins(x=0.1)
-    final.set_title(f"at the end; ±: {section6.interval_text(outcomes)}",
+    final.set_title(f"at the end; ±: {report.interval_text(outcomes)}",
                     fontsize=9)
     for axes in (curves, final):
         axes.grid(alpha=0.3)
@@ -116,19 +117,19 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
 def run(argv: Sequence[str], dataset) -> None:
     """Train what is missing, then table, claims and figure."""
     settings = list(SETTINGS.values())
-    command = section6.Command(argv, "gradient_combinations", dataset,
+    command = Command(argv, "gradient_combinations", dataset,
                                [s.flagfile for s in settings])
     if command.options is None:
         return
     outcomes = command.run(settings)
     command.report(outcomes, claims(outcomes), draw(
         outcomes, "Combinations of inner-loop gradients (figure 3): "
-        + section6.in_short(outcomes)), name="figure3")
+        + report.in_short(outcomes)), name="figure3")
 
 
 def main(argv: Sequence[str], dataset=omniglot) -> int:
     """The command; returns the exit status."""
-    return experiment.status_of(lambda: run(argv, dataset))
+    return status_of(lambda: run(argv, dataset))
 
 
 if __name__ == "__main__":

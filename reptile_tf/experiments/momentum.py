@@ -10,18 +10,19 @@ experiments, and with 0.9, Adam's usual value.
 import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 from collections.abc import Sequence
 
-from reptile_tf import quiet  # noqa: F401
+from reptile_tf import quiet_tensorflow  # noqa: F401
 from matplotlib.figure import Figure
 
-from reptile_tf import experiment
 from reptile_tf.datasets import omniglot
-from reptile_tf.experiments import plotting, section6
-from reptile_tf.experiments.outcomes import (
+from reptile_tf.experiments import report
+from reptile_tf.experiments.claims import (
     Claim,
-    Outcome,
-    Setting,
     difference,
 )
+from reptile_tf.experiments.command import Command
+from reptile_tf.experiments.outcomes import Outcome, Setting
+from reptile_tf.reporting import plotting
+from reptile_tf.runs.command_line import status_of
 
 SETTINGS = [Setting(f"beta1 = {beta}", f"beta{beta}", "omniglot_5way.cfg",
                     (f"--inner_beta1={beta}",)) for beta in (0, 0.9)]
@@ -30,7 +31,7 @@ SETTINGS = [Setting(f"beta1 = {beta}", f"beta{beta}", "omniglot_5way.cfg",
 def claims(outcomes: Sequence[Outcome]) -> list[Claim]:
     """That momentum hurts, in each cell."""
     without, momentum = outcomes
-    return [Claim(f"momentum hurts, {section6.column_name(column)}: without "
+    return [Claim(f"momentum hurts, {report.column_name(column)}: without "
                   "minus with", difference(without, momentum, column))
             for column in without.columns]
 
@@ -43,11 +44,11 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0],
                             columns, strict=True):
         for i, outcome in enumerate(outcomes):
-            section6.plot_curve(axes, outcome, column, lw=1.8,
+            report.plot_curve(axes, outcome, column, lw=1.8,
                                 color=plotting.COLOURS[i],
                                 linestyle=plotting.LINE_STYLES[i])
         axes.set(xlabel="meta-iterations", title="\n".join(
-            [section6.column_name(column), *(
+            [report.column_name(column), *(
                 f"{o.setting.name}: {o.final(column)}" for o in outcomes)]))
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)
@@ -59,19 +60,19 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
 
 def run(argv: Sequence[str], dataset) -> None:
     """Train what is missing, then table, claims and figure."""
-    command = section6.Command(argv, "momentum", dataset,
+    command = Command(argv, "momentum", dataset,
                                [s.flagfile for s in SETTINGS])
     if command.options is None:
         return
     outcomes = command.run(SETTINGS)
     command.report(outcomes, claims(outcomes), draw(
         outcomes, "Momentum in the inner Adam: "
-        + section6.in_short(outcomes)))
+        + report.in_short(outcomes)))
 
 
 def main(argv: Sequence[str], dataset=omniglot) -> int:
     """The command; returns the exit status."""
-    return experiment.status_of(lambda: run(argv, dataset))
+    return status_of(lambda: run(argv, dataset))
 
 
 if __name__ == "__main__":

@@ -13,23 +13,25 @@ import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reptile_tf import quiet  # noqa: F401
+from reptile_tf import quiet_tensorflow  # noqa: F401
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from reptile_tf import experiment
-from reptile_tf.config import Config, flag
+from reptile_tf.configuration.config import Config
+from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets import omniglot
 from reptile_tf.errors import InputError
-from reptile_tf.experiments import plotting, section6
-from reptile_tf.experiments.outcomes import (
+from reptile_tf.experiments import report
+from reptile_tf.experiments.claims import (
     Claim,
-    Outcome,
-    Setting,
     combination,
     difference,
 )
+from reptile_tf.experiments.command import Command
+from reptile_tf.experiments.outcomes import Outcome, Setting
+from reptile_tf.reporting import plotting
+from reptile_tf.runs.command_line import status_of
 
 METHODS = {
     "shared_tail_cycling": "shared-tail FOMAML, cycling",
@@ -156,7 +158,7 @@ def draw(sweep: str, outcomes: Outcomes, title: str) -> Figure:
     axes.set(
         xlabel={"inner_iters": "inner steps", "inner_batch": "inner batch",
                 "meta_step": "outer step size at the start"}[sweep],
-        ylabel=f"test accuracy, %, {section6.column_name(a.columns[0])}")
+        ylabel=f"test accuracy, %, {report.column_name(a.columns[0])}")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=9, loc="outside lower center", ncols=2)
     axes.set_title(title, fontsize=8)
@@ -179,7 +181,7 @@ def _shade(axes, configs: dict[float, Config]) -> None:
 
 def run(argv: Sequence[str], dataset) -> None:
     """Train what is missing, then table, claims and figure."""
-    command = section6.Command(
+    command = Command(
         argv, "overlap", dataset,
         [f"figure4_{method}.cfg" for method in METHODS], config_of(dataset))
     options = command.options
@@ -194,8 +196,8 @@ def run(argv: Sequence[str], dataset) -> None:
             outcomes[method][value] = done[setting]
     outcomes = {m: by_value for m, by_value in outcomes.items() if by_value}
     every = list(done.values())
-    title = (f"{section6.in_short(every)}; band: "
-             f"{section6.interval_text(every)}")
+    title = (f"{report.in_short(every)}; band: "
+             f"{report.interval_text(every)}")
     absent = [s.name for s in planned.values() if s not in done]
     if absent:
         title += f"\nimpossible, left out: {'; '.join(absent)}"
@@ -206,7 +208,7 @@ def run(argv: Sequence[str], dataset) -> None:
 
 def main(argv: Sequence[str], dataset=omniglot) -> int:
     """The command; returns the exit status."""
-    return experiment.status_of(lambda: run(argv, dataset))
+    return status_of(lambda: run(argv, dataset))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ or not there; two at once write two and one is kept.
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Pillow
 from tqdm import tqdm
 
 from reptile_tf.datasets.mini_imagenet.listing import (
@@ -28,77 +26,19 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     Image,
     Listing,
 )
+from reptile_tf.datasets.mini_imagenet.pixels import (
+    FILTERS,
+    Pixels,
+    WrongSize,
+)
 from reptile_tf.errors import InputError
 
-FILTERS = {
-    "nearest": Pillow.Resampling.NEAREST,
-    "bilinear": Pillow.Resampling.BILINEAR,
-    "bicubic": Pillow.Resampling.BICUBIC,
-    "lanczos": Pillow.Resampling.LANCZOS,
-    "area": Pillow.Resampling.BOX,
-}
-MODES = {1: "L", 3: "RGB"}
 INDEX = "index.json"
 LAYOUT = 1  # Raise it when prepared files change.
 ABANDONED_SECONDS = 24 * 3600
 MOST_SIZES = 10  # Images of other sizes that an error names.
 # split -> class -> number of images
 Counts = dict[str, dict[str, int]]
-
-
-class WrongSize(ValueError):
-    """An image of another size, and no filter to resize it with."""
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """What images are made into.
-
-    Attributes:
-      size: height and width.
-      channels: 1 or 3.
-      resize_filter: a key of FILTERS, or "" for images that are at the size.
-    """
-
-    size: int
-    channels: int
-    resize_filter: str
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image: height, width, channels."""
-        return self.size, self.size, self.channels
-
-    def of(self, image: Image) -> np.ndarray:
-        """uint8 [size, size, channels].
-
-        Images that are at the size are left alone.
-
-        Raises:
-          WrongSize: it needs a filter that is not given.
-          Exception: it does not decode, whatever the decoder raises.
-        """
-        content = image.read()
-        if isinstance(content, np.ndarray):
-            picture = Pillow.fromarray(
-                content[..., 0] if content.shape[-1] == 1 else content)
-        else:
-            picture = Pillow.open(io.BytesIO(content))
-        with picture:
-            if picture.mode.startswith("I;16"):  # convert() would clip.
-                picture = Pillow.fromarray(
-                    (np.asarray(picture) >> 8).astype(np.uint8))
-            elif picture.mode in ("I", "F"):
-                raise ValueError(
-                    f"pixels of mode {picture.mode}, not 8 or 16 bits")
-            picture = picture.convert(MODES[self.channels])
-            if picture.size != (self.size, self.size):
-                if not self.resize_filter:
-                    raise WrongSize(
-                        f"is {picture.size[0]}x{picture.size[1]}")
-                picture = picture.resize((self.size, self.size),
-                                         FILTERS[self.resize_filter])
-            return np.asarray(picture).reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.lib.io import tf_record
 
-from reptile_tf.datasets import tfds_version
 from reptile_tf.datasets.mini_imagenet.listing import (
     Form,
     Image,
     Listing,
     stats,
 )
+from reptile_tf.datasets.prepared_tfds import tfds_version
 from reptile_tf.errors import InputError
 
 STORED_SPLITS = {"train": "train", "val": "validation", "test": "test"}

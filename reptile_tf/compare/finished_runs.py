@@ -1,0 +1,158 @@
+"""The runs below a folder: finished ones are read, the others named."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reptile_tf.datasets import mini_imagenet, omniglot, sine
+from reptile_tf.errors import InputError
+from reptile_tf.records.results import check_result
+from reptile_tf.records.run_directory import RunDirectory
+
+CONFIGS = {m.NAME: m.CONFIG for m in (omniglot, mini_imagenet, sine)}
+# Flags that change no number of the final evaluation: where things lie, the
+# learning curve, and what else is made. The seed is what is averaged over.
+IMMATERIAL = frozenset((
+    "seed", "data_dir", "cache_dir", "device_images", "export", "num_threads",
+    "eval_interval", "eval_interval_samples", "eval_splits", "compare"))
+# What a run has in its folder, and no run is in.
+_INSIDE = ("checkpoints", "tensorboard", "initialization")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      directory: where it is.
+      result: the content of its result.json.
+      flags: the lines of its flags.cfg, by name; a flag that is newer than
+        the run has its default.
+    """
+
+    directory: RunDirectory
+    result: dict[str, Any]
+    flags: dict[str, str]
+
+    @property
+    def material(self) -> dict[str, str]:
+        """The flags that its numbers depend on, but for the seed."""
+        return {name: line for name, line in sorted(self.flags.items())
+                if name not in IMMATERIAL}
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Their lines."""
+        return tuple(self.material.values())
+
+    @property
+    def data(self) -> str:
+        """What it was trained on, for people; the same, the same data."""
+        if (self.result["dataset"] == omniglot.NAME
+                and "--data=synthetic" not in self.settings):
+            return "all characters"  # Whole, whatever folder they came from.
+        return self.result["data_source"]
+
+    @property
+    def has_papers_data(self) -> bool:
+        """Whether it is the data of the paper's tables."""
+        if self.result["dataset"] == omniglot.NAME:
+            return "--data=synthetic" not in self.settings
+        return (self.result["dataset"] == mini_imagenet.NAME
+                and {"--noallow_partial", "--image_size=84",
+                     "--channels=3"} <= set(self.settings))
+
+    @property
+    def test_rows(self) -> list[dict[str, Any]]:
+        """The rows of the test split, final initialization."""
+        return [r for r in self.result["results"] if r["split"] == "test"]
+
+
+def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """All runs in and below the folders, in the order of their paths.
+
+    Returns:
+      The finished runs; for each other one a line that says why not.
+
+    Raises:
+      InputError: not a folder, or one with no run, finished or not.
+    """
+    found, left_out, paths = [], [], {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder: name folders that "
+                             "hold runs, such as runs")
+        inside = _run_folders(folder)
+        for path in inside:
+            paths.setdefault(path.resolve(), path)
+        if not inside:
+            raise InputError(
+                f"{folder} holds no run: a run's folder has a flags.cfg and, "
+                "when it is finished, a result.json")
+    for path in paths.values():
+        try:
+            run = _read(RunDirectory(path))
+        except InputError as e:
+            left_out.append(f"{path}: {e}")
+            continue
+        counted = next((r for r in found if _key(r) == _key(run)), None)
+        if counted:
+            left_out.append(f"{path}: the same seed and flags as "
+                            f"{counted.directory.path}, which is counted")
+        else:
+            found.append(run)
+    return found, left_out
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Folders that hold a run or the result of one."""
+    paths, seen = [], set()
+    for path, inner, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:  # By a link, which may lead back up.
+            inner.clear()
+            continue
+        seen.add(real)
+        if {"flags.cfg", "result.json"} & set(files):
+            paths.append(Path(path))
+            inner[:] = [name for name in inner if name not in _INSIDE]
+        inner.sort()
+    return paths
+
+
+def _key(run: Run) -> tuple:
+    r = run.result
+    return r["dataset"], r["seed"], run.data, run.settings
+
+
+def _read(directory: RunDirectory) -> Run:
+    """Raise InputError, saying why, unless there is a whole finished run."""
+    flags = directory.flags()
+    if not flags:
+        raise InputError("has no flags.cfg beside its result.json: what it "
+                         "was trained with is not known")
+    try:
+        asked = int(flags.get("meta_iters", "=0").partition("=")[2])
+    except ValueError as e:
+        raise InputError(f"flags.cfg is not whole ({e})") from e
+    if not directory.result.exists():
+        done = (directory.checkpoints.iterations() or [0])[-1]
+        raise InputError(f"not finished, at meta-iteration {done:,} of "
+                         f"{asked:,}")
+    try:
+        result = json.loads(directory.result.read_text())
+        check_result(result)
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(
+            f"result.json is not whole ({type(e).__name__}: {e}); the run's "
+            "command makes it again") from e
+    if result["meta_iters"] < asked:
+        raise InputError(
+            f"not finished: evaluated at meta-iteration "
+            f"{result['meta_iters']:,} of {asked:,}")
+    if result["dataset"] in CONFIGS:
+        flags = {**CONFIGS[result["dataset"]]().lines(), **flags}
+    return Run(directory, result, flags)

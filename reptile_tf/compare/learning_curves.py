@@ -1,0 +1,93 @@
+"""The figure of learning curves: a row of panels for each table."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reptile_tf.compare.groups import Group
+from reptile_tf.errors import InputError
+from reptile_tf.records import metrics
+from reptile_tf.reporting import plotting
+
+COLUMNS = 4
+
+
+def common(curves: Sequence[dict[int, float]]
+           ) -> tuple[list[int], np.ndarray]:
+    """Iterations [n] that all seeds have, and values [seeds, n]."""
+    iterations = sorted(set.intersection(*map(set, curves)))
+    return iterations, np.array([[c[i] for i in iterations] for c in curves])
+
+
+def save(groups: Sequence[Group], path: Path) -> list[Path]:
+    """Draw the curves of all groups; a row of panels for each table.
+
+    Args:
+      groups: the runs.
+      path: a .png file; the .svg goes beside it.
+
+    Raises:
+      InputError: another kind of file, one that cannot be written, or runs
+        without curves.
+    """
+    if path.suffix != ".png":
+        raise InputError(f"--figure={path} must end in .png (the .svg is "
+                         "written beside it)")
+    panels: dict[tuple[str, str, str], list] = {}
+    for group in groups:
+        curves = [metrics.read(run.directory.metrics) for run in group.runs]
+        for key in dict.fromkeys(k for c in curves for k in c):
+            drawn = [c[key] for c in curves if key in c]
+            panels.setdefault((group.table, *key), []).append((group, drawn))
+    if not panels:
+        raise InputError("no learning curve to draw: the runs have "
+                         "--eval_interval=0 or --meta_iters=0")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return plotting.save(_draw(panels), path.parent, path.stem)
+    except OSError as e:
+        raise InputError(f"--figure={path} cannot be written ({e})") from e
+
+
+def _draw(panels: dict[tuple[str, str, str], list]) -> Figure:
+    tables = list(dict.fromkeys(table for table, _, _ in panels))
+    heights = {t: math.ceil(sum(p[0] == t for p in panels) / COLUMNS)
+               for t in tables}
+    width = min(COLUMNS, max(sum(p[0] == t for p in panels) for t in tables))
+    figure = Figure(figsize=(max(3.6 * width, 5),
+                             3.4 * sum(heights.values()) + 0.6),
+                    layout="constrained")
+    parts = figure.subfigures(len(tables), 1, squeeze=False,
+                              height_ratios=list(heights.values()))[:, 0]
+    for table, part in zip(tables, parts, strict=True):
+        part.suptitle(table, fontsize=10)
+        grid = part.subplots(heights[table], width, squeeze=False).ravel()
+        here = [(key, lines) for key, lines in panels.items()
+                if key[0] == table]
+        for axes, ((_, split, metric), lines) in zip(grid, here,
+                                                     strict=False):
+            _panel(axes, split, metric, lines)
+        for axes in grid[len(here):]:
+            axes.remove()
+    return figure
+
+
+def _panel(axes, split: str, metric: str, lines: list) -> None:
+    kind, _, cell = metric.partition("_")
+    for i, (group, curves) in enumerate(lines):
+        iterations, values = common(curves)
+        seeds = f"{len(curves)} seed{'s' * (len(curves) > 1)}"
+        plotting.mean_and_band(
+            axes, iterations, values, marker="o", ms=3,
+            color=plotting.COLOURS[i % len(plotting.COLOURS)],
+            linestyle=plotting.LINE_STYLES[i % len(plotting.LINE_STYLES)],
+            label=f"{group.name}, {seeds}")
+    axes.set(title=cell.replace("_", " "), xlabel="meta-iterations",
+             ylabel=f"{split} accuracy, %" if kind == "accuracy"
+             else f"{split} mean squared error")
+    axes.title.set_fontsize(9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)

@@ -1,0 +1,79 @@
+"""Combinations of flags that no data could satisfy.
+
+Each takes a `config.Config`.
+"""
+
+import math
+from typing import Any
+
+from reptile_tf.errors import InputError
+from reptile_tf.learning.rules import REGISTRY
+
+
+def at_least(config, least: int, *names: str) -> None:
+    """Raise InputError unless these flags are `least` or more."""
+    for name in names:
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < least:
+            raise InputError(f"{name}={value} must be {least} or more")
+
+
+def check_evaluations(config) -> None:
+    """Raise InputError if --shots and --eval_batch do not go together."""
+    for name in ("shots", "eval_batch"):
+        values = getattr(config, name)
+        if not values or min(values) < 1:
+            raise InputError(f"{name}={as_text(values)} must be positive "
+                             "numbers, such as 5 or 1,5")
+    if len(set(config.shots)) < len(config.shots):
+        raise InputError(f"shots={as_text(config.shots)} repeats a value")
+    if len(config.eval_batch) not in (1, len(config.shots)):
+        raise InputError(
+            f"eval_batch={as_text(config.eval_batch)} has "
+            f"{len(config.eval_batch)} values and "
+            f"shots={as_text(config.shots)} has {len(config.shots)}: give one "
+            "value, or one for each of --shots")
+    if not config.train_shots and len(config.shots) > 1:
+        raise InputError(
+            f"train_shots=0 means --shots, but shots={as_text(config.shots)} "
+            "is a list: give --train_shots")
+
+
+def check_tail(config) -> None:
+    """Raise InputError if a tail, or the rule, needs more steps."""
+    shots = config.task.train_shots
+    if config.tail_shots and config.tail_shots >= shots:
+        raise InputError(
+            f"tail_shots={config.tail_shots} are taken out of "
+            f"train_shots={shots}: use {shots - 1} or fewer, or a larger "
+            "--train_shots")
+    fewest = 2 if config.tail_shots else REGISTRY[config.algorithm].min_iters
+    if config.inner_iters < fewest:
+        what = ("a separate tail" if config.tail_shots
+                else f"--algorithm={config.algorithm}")
+        raise InputError(
+            f"inner_iters={config.inner_iters} with {what}, whose last "
+            f"step needs one before it: use {fewest} or more")
+
+
+def check_replacement(config) -> None:
+    """Raise InputError if a batch would repeat examples."""
+    if not config.replacement:
+        return
+    pool = config.ways * (config.task.train_shots - config.tail_shots)
+    sizes = [("inner_batch", config.inner_batch, pool)] + [
+        ("eval_batch", batch, config.ways * shots)
+        for shots, batch in config.evaluations()]
+    for name, batch, most in sizes:
+        if batch > most:
+            raise InputError(
+                f"{name}={batch} with --replacement is drawn without "
+                f"repeats from {most} examples: use {most} or fewer, or "
+                "--noreplacement")
+
+
+def as_text(value: Any) -> str:
+    """A flag's value as it is typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)

@@ -1,0 +1,103 @@
+"""The configuration of a run, and what its parts are given of it."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from reptile_tf.configuration import checks
+from reptile_tf.configuration.run_flags import RunFlags
+from reptile_tf.errors import InputError
+from reptile_tf.learning.meta_config import MetaConfig
+from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.learning.rules import check_weights
+from reptile_tf.tasks import TaskConfig
+
+
+@dataclass(frozen=True)
+class Config(RunFlags):
+    """A run's flags, and what the parts of a run are given of them.
+
+    A data set adds its own flags by a subclass (`ImageConfig`, `SineConfig`).
+
+    Attributes:
+      ways: N, the ways of a task; 1 where examples have no classes.
+      modes: the transductive settings to evaluate.
+    """
+
+    ways: ClassVar[int] = 1
+    modes: ClassVar[tuple[bool, ...]] = (True,)
+
+    @property
+    def inner(self) -> InnerConfig:
+        """The inner optimizer's part."""
+        return InnerConfig(self.learning_rate, self.inner_optimizer,
+                           self.inner_loss, self.weight_decay,
+                           self.mixed_bfloat16, self.inner_beta1)
+
+    @property
+    def meta(self) -> MetaConfig:
+        """The outer loop's part."""
+        return MetaConfig(
+            self.algorithm, self.meta_step, self.meta_step_final,
+            self.meta_batch, self.meta_iters, self.outer_optimizer,
+            self.outer_clip, self.task_order, self.recompute_gradients,
+            self.gradient_weights)
+
+    @property
+    def task(self) -> TaskConfig:
+        """The training tasks' part."""
+        return TaskConfig(
+            self.ways, self.train_shots or self.shots[0], self.inner_batch,
+            self.inner_iters, self.replacement, self.tail_shots or None)
+
+    @property
+    def eval_steps(self) -> tuple[int, ...]:
+        """After which numbers of inner steps evaluation scores."""
+        return (self.eval_iters,)
+
+    def evaluations(self) -> list[tuple[int, int]]:
+        """(shots, eval_batch) pairs."""
+        batches = self.eval_batch * (
+            len(self.shots) if len(self.eval_batch) == 1 else 1)
+        return list(zip(self.shots, batches, strict=True))
+
+    def check(self) -> None:
+        """Raise InputError for combinations that no data could satisfy."""
+        checks.at_least(self, 1, "inner_batch", "inner_iters", "eval_samples",
+                        "eval_interval_samples")
+        checks.at_least(self, 0, "train_shots", "tail_shots", "eval_iters",
+                        "eval_interval", "seed", "num_threads")
+        checks.check_evaluations(self)
+        if self.pretrained and not self.run_dir:
+            raise InputError("--pretrained evaluates the newest checkpoint of "
+                             "--run_dir: give --run_dir")
+        self.inner, self.meta  # noqa: B018 (they check themselves)
+        if self.gradient_weights:
+            check_weights(self.gradient_weights, self.inner_iters)
+        checks.check_tail(self)
+        checks.check_replacement(self)
+
+    def check_one_of_several(self) -> None:
+        """Raise InputError if this cannot be one of a list's runs."""
+
+    def lines(self) -> dict[str, str]:
+        """The flags that repeat the run, as flagfile lines by name."""
+        lines = {}
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name == "train_shots":
+                value = self.task.train_shots  # What 0 meant.
+            if name in ("run_dir", "pretrained", "resume",
+                        "distribution") or value is None:
+                continue
+            if isinstance(value, bool):
+                lines[name] = f"--{'' if value else 'no'}{name}"
+            elif value not in ("", ()):
+                lines[name] = f"--{name}={checks.as_text(value)}"
+        return lines
+
+    @classmethod
+    def training_flags(cls) -> list[str]:
+        """Names of the flags that may not change on resume."""
+        return [f.name for f in dataclasses.fields(cls)
+                if f.metadata["training"]]

@@ -1,0 +1,27 @@
+"""The results of few-shot classification, for people."""
+
+from typing import Any
+
+
+def mode_name(transductive: bool) -> str:
+    """How a batch-norm mode is called in tables and metrics."""
+    return "transductive" if transductive else "non-transductive"
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Test accuracy of the untrained and of the meta-trained network."""
+    before = {(r["split"], r["shots"], r["transductive"]): r
+              for r in result["untrained"]}
+    lines = [f"accuracy on test classes, {result['ways']}-way, % (95 % "
+             "interval over tasks)",
+             f"  {'':26}{'untrained':>16}{'meta-trained':>16}"]
+    for row in result["results"]:
+        if row["split"] != "test":
+            continue
+        old = before["test", row["shots"], row["transductive"]]
+        cells = "".join(
+            f"{100 * r['accuracy']:>10.1f} ±{100 * (r['ci95'] or 0):>4.1f}"
+            for r in (old, row))
+        name = f"{row['shots']}-shot {mode_name(row['transductive'])}"
+        lines.append(f"  {name:26}{cells}")
+    return lines

@@ -1,0 +1,56 @@
+"""Flags of Mini-ImageNet and of one's own images."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from reptile_tf.configuration.checks import at_least
+from reptile_tf.configuration.run_flags import flag
+from reptile_tf.datasets.few_shot import ImageConfig
+from reptile_tf.datasets.mini_imagenet import forms, pixels
+from reptile_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class MiniImageNetConfig(ImageConfig):
+    """Flags of Mini-ImageNet and of one's own images."""
+
+    data_dir: str = flag("", f"folder with one of: {forms.FORMS}")
+    image_size: int = flag(84, "height and width of the images, pixels", True)
+    channels: int = flag(3, "3 for colour, 1 for grey", True)
+    resize_filter: str = flag(
+        "", "how images of other sizes are resized; empty: none may be", True,
+        ("", *pixels.FILTERS))
+    allow_partial: bool = flag(
+        False, "take other numbers of classes and images than "
+        "Mini-ImageNet's: for one's own images")
+    cache_dir: str = flag(
+        "", "folder of decoded images; empty means ~/.cache/reptile_tf")
+    device_images: str = flag(
+        "auto", "keep all images on the device (on), or gather each "
+        "mini-batch on the host (off); auto: on a GPU where they fit", False,
+        ("auto", "on", "off"))
+
+    def check(self) -> None:
+        super().check()
+        at_least(self, 1, "image_size")
+        if self.channels not in pixels.MODES:
+            raise InputError(f"channels={self.channels} is neither 1 nor 3")
+        if not self.data_dir:
+            raise InputError(
+                "Mini-ImageNet cannot be downloaded: give --data_dir, a "
+                f"folder with one of: {forms.FORMS}")
+
+    @property
+    def pixels(self) -> pixels.Pixels:
+        """What images are made into."""
+        return pixels.Pixels(self.image_size, self.channels,
+                               self.resize_filter)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of decoded images."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        return Path(os.environ.get("XDG_CACHE_HOME",
+                                   Path.home() / ".cache")) / "reptile_tf"

@@ -1,0 +1,128 @@
+"""Mini-ImageNet, and any other images in folders (paper, section 6.1).
+
+100 classes of 600 images, 64/16/20 of them for training, validation and test
+(Ravi and Larochelle). It cannot be downloaded or passed on: people hold it in
+the forms of `forms`, which are decoded once (`prepared`).
+"""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from reptile_tf import networks
+from reptile_tf.datasets import few_shot
+from reptile_tf.datasets.few_shot import FewShotImages
+from reptile_tf.datasets.mini_imagenet import forms, prepared
+from reptile_tf.datasets.mini_imagenet.config import MiniImageNetConfig
+from reptile_tf.datasets.mini_imagenet.listing import SPLITS, SUFFIXES
+from reptile_tf.errors import InputError
+from reptile_tf.execution import memory
+
+NAME = "miniimagenet"
+FILLS_A_THREAD = True
+DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
+CLASSES = {"train": 64, "val": 16, "test": 20}
+PER_CLASS = 600
+# Of a GPU's free memory, what images may take; the rest is for training.
+DEVICE_SHARE = 0.5
+
+
+def load(config: MiniImageNetConfig) -> FewShotImages:
+    """The images of --data_dir, decoded once and checked.
+
+    Raises:
+      InputError: data that is not there, not whole, not readable or, without
+        --allow_partial, not Mini-ImageNet's numbers.
+    """
+    folder = Path(config.data_dir)
+    form = forms.recognize(folder)
+
+    def check(classes: prepared.Counts) -> None:
+        check_classes(classes, folder, config.allow_partial)
+        config.check_data(_splits(classes))
+
+    log = logging.getLogger("reptile_tf")
+    if form.unread:
+        log.warning(
+            "warning: %s files or folders in the class folders are not read "
+            "(%s, ...); images end in %s", f"{len(form.unread):,}",
+            form.unread[0], ", ".join(SUFFIXES))
+    found = prepared.open_or_prepare(
+        form, folder, config.pixels, config.cache, check, log)
+    images = few_shot.Parts([found.images[s] for s in SPLITS])
+    resize = config.resize_filter or "none"
+    data = few_shot.ImageData(
+        images, _splits(found.classes),
+        f"{form.name} in {folder}, {len(images):,} images, resize filter "
+        f"{resize}", found.checksum, {"resize_filter": resize})
+    return FewShotImages(data, config, _network_of(config),
+                         _on_device(config, images.nbytes))
+
+
+def _splits(classes: prepared.Counts) -> dict[str, list[np.ndarray]]:
+    """For each class of each split the places of its images."""
+    splits, start = {}, 0
+    for split in SPLITS:
+        splits[split] = []
+        for count in classes[split].values():
+            splits[split].append(np.arange(start, start + count))
+            start += count
+    return splits
+
+
+def check_classes(classes: prepared.Counts, folder: Path,
+                  allow_partial: bool) -> None:
+    """Raise InputError for classes in two splits, empty ones, and, unless
+    `allow_partial`, for other numbers than Mini-ImageNet's."""
+    for i, one in enumerate(SPLITS):
+        for other in SPLITS[i + 1:]:
+            both = sorted(classes[one].keys() & classes[other].keys())
+            if both:
+                raise InputError(
+                    f"class {both[0]} is in {one} and in {other} of {folder}"
+                    + (f", and {len(both) - 1} others" if len(both) > 1
+                       else "")
+                    + ": a class belongs to one split, remove it from one")
+    for split, counts in classes.items():
+        empty = [label for label, count in counts.items() if not count]
+        if empty:
+            raise InputError(
+                f"class {empty[0]} of {split} in {folder} has no images "
+                f"({', '.join(SUFFIXES)}): add some, or remove its folder")
+    lines = [
+        f"{split}: {len(counts)} classes of {CLASSES[split]}, "
+        f"{sum(counts.values()):,} images of "
+        f"{CLASSES[split] * PER_CLASS:,}"
+        for split, counts in classes.items()]
+    short = [f"{split}/{label}: {count} images of {PER_CLASS}"
+             for split, counts in classes.items()
+             for label, count in counts.items() if count != PER_CLASS]
+    complete = all(len(classes[s]) == CLASSES[s] for s in classes) and not short
+    if not complete and not allow_partial:
+        raise InputError("\n  ".join([
+            f"{folder} is not the whole Mini-ImageNet. Complete it, or, if "
+            "these are images of your own, give --allow_partial:", *lines,
+            *short]))
+
+
+def _network_of(config: MiniImageNetConfig):
+    def build(ways: int, seed: int) -> keras.Model:
+        return networks.mini_imagenet(ways, seed, config.image_size,
+                                    config.channels)
+    return build
+
+
+def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
+    if config.device_images == "on":
+        # Read whole before they are handed over, on the CPU to itself.
+        memory.require(2 * nbytes, "keeping all images on the device",
+                       "use --device_images=off")
+        return True
+    if config.device_images == "off":
+        return False
+    if not tf.config.list_physical_devices("GPU"):
+        return False  # Host memory is the device's: the map itself is best.
+    return nbytes < DEVICE_SHARE * memory.available()

@@ -1,0 +1,18 @@
+"""Omniglot, in every form in which people hold it (paper, section 6.1)."""
+
+from reptile_tf.datasets.few_shot import table
+from reptile_tf.datasets.omniglot.dataset import (
+    DEFAULTS,
+    FILLS_A_THREAD,
+    OmniglotConfig,
+    load,
+    split,
+)
+from reptile_tf.datasets.omniglot.drawings import collect, shrink
+from reptile_tf.datasets.omniglot.forms import ADDRESS, ARCHIVES, NAME
+
+CONFIG = OmniglotConfig
+
+__all__ = ["ADDRESS", "ARCHIVES", "CONFIG", "DEFAULTS", "FILLS_A_THREAD",
+           "NAME", "OmniglotConfig", "collect", "load", "shrink", "split",
+           "table"]

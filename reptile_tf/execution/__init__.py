@@ -1,0 +1,1 @@
+"""How and where tasks are run: compilation, threads, memory, replicas."""

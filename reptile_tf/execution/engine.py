@@ -1,0 +1,140 @@
+"""How a function of one task is mapped over the T tasks of a meta-batch.
+
+One helper for training and evaluation. No way wins everywhere: where every
+layer is a matrix product, tasks as one leading axis under XLA are fastest; for
+convolutions on the CPU one sub-graph per task, each on a thread of its own, is.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from reptile_tf.networks import CONVOLUTIONS
+from reptile_tf.networks.layers import MAX_SLICED_POSITIONS
+
+JIT_COMPILE = ("auto", "on", "off")
+CPU_TASKS_PER_CALL, GPU_TASKS_PER_CALL = 8, 256
+CPU_UNROLLED_STEPS, GPU_UNROLLED_STEPS = 5, 10
+# Layers whose operations vectorize over tasks without falling back to loops.
+VECTORIZABLE = (
+    keras.layers.InputLayer,
+    keras.layers.Dense,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.BatchNormalization,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+    keras.layers.GlobalAveragePooling2D,
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the work of several tasks is laid out.
+
+    Attributes:
+      vectorized: tasks side by side as one leading axis, else one sub-graph
+        for each.
+      jit: compile with XLA.
+      convolutions: a key of `networks.CONVOLUTIONS`.
+      reason: why, for the reader of a run's first lines.
+      tasks_per_call: evaluation tasks of a compiled call.
+      unrolled_steps: see `learning.inner_loop.InnerLoop`.
+    """
+
+    vectorized: bool
+    jit: bool
+    convolutions: str = "stock"
+    reason: str = "asked for"
+    tasks_per_call: int = CPU_TASKS_PER_CALL
+    unrolled_steps: int = 0
+
+    def __str__(self) -> str:
+        tasks = ("tasks as one leading axis" if self.vectorized
+                 else "one sub-graph per task")
+        return (f"{tasks}, {self.convolutions} convolutions, "
+                f"{'XLA' if self.jit else 'no XLA'} ({self.reason})")
+
+    def function(self, fn: Callable) -> tf.types.experimental.GenericFunction:
+        """`fn` compiled."""
+        return tf.function(fn, jit_compile=self.jit)
+
+
+def vectorizes(model: keras.Model, max_positions: float = math.inf) -> bool:
+    """Whether every layer runs side by side over tasks as batched matmuls.
+
+    Args:
+      model: a built model.
+      max_positions: the positions of the largest image that a convolution or
+        a pooling may have; 0 allows none of them.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if any(kind.supports(layer) for kind in CONVOLUTIONS["sliced"]):
+            height, width = layer.input.shape[1:3]
+            if height * width > max_positions:
+                return False
+        elif not isinstance(layer, (*VECTORIZABLE, keras.Model)):
+            return False
+    return True
+
+
+def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
+    """The engine for a model.
+
+    Args:
+      model: that the tasks run.
+      jit_compile: "on": XLA; "off"; or "auto": XLA on a GPU and, on the CPU,
+        for networks without convolutions.
+    """
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if jit_compile == "auto":
+        jit = on_gpu or vectorizes(model, 0)
+        reason = ("on a GPU" if on_gpu
+                  else "XLA is measured best without convolutions" if jit
+                  else "measured best for convolutions on the CPU")
+    else:
+        jit, reason = jit_compile == "on", f"--jit_compile={jit_compile}"
+    vectorized = jit and vectorizes(
+        model, math.inf if on_gpu else MAX_SLICED_POSITIONS)
+    convolutions = ("sliced" if vectorized
+                    else "stock" if jit or on_gpu else "gathered")
+    # Each step written out costs compile time, on the CPU more than it saves.
+    steps = GPU_UNROLLED_STEPS if on_gpu else 0 if jit else CPU_UNROLLED_STEPS
+    return Engine(vectorized, jit, convolutions, reason,
+                  GPU_TASKS_PER_CALL if on_gpu else CPU_TASKS_PER_CALL, steps)
+
+
+def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:
+    """fn of each task's elements; leading axis T in and out."""
+    if engine.vectorized:
+        return tf.vectorized_map(fn, elements, fallback_to_while_loop=False)
+    flat = tf.nest.flatten(elements)
+    results = [
+        fn(tf.nest.pack_sequence_as(elements, [x[i] for x in flat]))
+        for i in range(flat[0].shape[0])
+    ]
+    return tf.nest.map_structure(lambda *x: tf.stack(x), *results)
+
+
+def one_after_another(fn: Callable, carry: Any, elements: Any) -> Any:
+    """carry <- fn(carry, elements of task i) for each task in turn."""
+    flat = tf.nest.flatten(elements)
+    num_tasks = flat[0].shape[0]
+
+    def body(i, *values):
+        task = tf.nest.pack_sequence_as(elements, [x[i] for x in flat])
+        carried = tf.nest.pack_sequence_as(carry, values)
+        return i + 1, *tf.nest.flatten(fn(carried, task))
+
+    result = tf.while_loop(
+        lambda i, *_: i < num_tasks, body,
+        (tf.constant(0), *tf.nest.flatten(carry)),
+        parallel_iterations=1, maximum_iterations=num_tasks)
+    return tf.nest.pack_sequence_as(carry, result[1:])

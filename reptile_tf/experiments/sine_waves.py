@@ -1,0 +1,192 @@
+"""Figure 1 (section 4): sine functions before and after adaptation."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reptile_tf.datasets import sine
+from reptile_tf.execution.cluster import cluster_of
+from reptile_tf.execution.engine import Engine
+from reptile_tf.learning.evaluation import Evaluator
+from reptile_tf.learning.rules import unweighted
+from reptile_tf.reporting import plotting
+from reptile_tf.runs import run as single
+from reptile_tf.runs.building import trainer_of
+from reptile_tf.runs.experiment import Experiment
+from reptile_tf.runs.many_runs import PlannedRun, run_all
+from reptile_tf.runs.resuming import restore
+from reptile_tf.tasks import EvaluationTasks, evaluation_generator
+
+SHOWN_TASKS = 2
+UNTRAINED = "random initialization"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What one column shows.
+
+    Attributes:
+      name: of the algorithm.
+      settings: how it was trained, in one short line.
+      before, after: outputs [T, 50] of phi and after eval_iters steps.
+      mean_abs: mean |f| of phi over the 50 points.
+      rows: of result.json.
+    """
+
+    name: str
+    settings: str
+    before: np.ndarray
+    after: np.ndarray
+    mean_abs: float
+    rows: list[dict[str, Any]]
+
+
+def run(dataset, config: sine.SineConfig,
+        parse_with: Callable[..., sine.SineConfig]) -> None:
+    """Train one algorithm, or all with --compare, and draw the figure."""
+    home = single.run_directory_of(dataset, config).path
+    if config.compare:
+        home = Path(config.run_dir or f"runs/sine-compare-seed{config.seed}")
+        planned = [
+            PlannedRun(name, parse_with(f"--algorithm={name}", "--nocompare",
+                                        f"--run_dir={home / name}"))
+            for name in unweighted()]
+        results = run_all(dataset, planned)
+        opened = [reopen(dataset, one.config) for one in planned]
+    else:
+        results = [single.run(dataset, config)]
+        opened = [reopen(dataset, config)]
+    log = logging.getLogger("reptile_tf")
+    shown = shown_tasks(opened[0])
+    # Every algorithm has the same inner loop: one compiled function for all.
+    evaluator = Evaluator(
+        opened[0].trainer.inner_loop, Engine(True, False),
+        modes=(True,), steps=(0, config.eval_iters))
+    columns = [column_of(opened[0], results[0], shown, evaluator, False)] + [
+        column_of(e, r, shown, evaluator)
+        for e, r in zip(opened, results, strict=True)]
+    if config.compare:
+        for line in comparison(columns):
+            log.info("%s", line)
+    if not cluster_of(config.distribution).chief:
+        return
+    for path in plotting.save(draw(columns, shown, config), home, "figure1"):
+        log.info("figure: %s", path)
+
+
+def reopen(dataset, config: sine.SineConfig) -> Experiment:
+    """A finished run, from its newest checkpoint."""
+    config = dataclasses.replace(config, pretrained=True)
+    silent = logging.getLogger("reptile_tf.reopened")
+    silent.propagate = False
+    silent.setLevel(logging.CRITICAL)
+    opened = Experiment(
+        dataset, config, single.run_directory_of(dataset, config), silent)
+    restore(opened)
+    return opened
+
+
+def shown_tasks(opened: Experiment) -> EvaluationTasks:
+    """The same for every algorithm of a seed."""
+    c = opened.config
+    shots, batch = c.evaluations()[0]
+    return opened.source.evaluation_tasks(
+        "test", shots, batch, SHOWN_TASKS,
+        evaluation_generator(c.seed, "figure 1", shots, 0))
+
+
+def column_of(opened: Experiment, result: dict[str, Any],
+              shown: EvaluationTasks, evaluator: Evaluator,
+              trained: bool = True) -> Column:
+    """The column of a run, or of the network it started from."""
+    c, trainer = opened.config, opened.trainer
+    if not trained:
+        trainer = trainer_of(opened.source, c, opened.source.network())
+    before, after = (
+        x.numpy()[..., 0] for x in evaluator.outputs(
+            trainer.weights, trainer.state, shown))
+    return Column(
+        c.algorithm if trained else UNTRAINED,
+        f"outer {c.outer_optimizer} {c.meta_step:g} to {c.meta_step_final:g}"
+        if trained else "not meta-trained",
+        before, after, float(np.abs(before[0]).mean()),
+        [r for r in result["results" if trained else "untrained"]
+         if r["points"] == c.shots[0]])
+
+
+def comparison(columns: list[Column]) -> list[str]:
+    """Lines of text: mean squared error by steps and algorithm."""
+    rows = columns[0].rows
+    lines = [f"mean squared error, {rows[0]['points']} points seen",
+             f"  {'steps':24}{'tasks':>7}" + "".join(
+                 f"{row['steps']:>9}" for row in rows)]
+    return lines + [
+        f"  {column.name:24}{column.rows[0]['tasks']:>7,}" + "".join(
+            f"{row['mse']:>9.4f}" for row in column.rows)
+        for column in columns]
+
+
+def draw(columns: list[Column], shown: EvaluationTasks,
+         config: sine.SineConfig) -> Figure:
+    """One column per algorithm, and the curves of all below."""
+    figure = Figure(figsize=(3.1 * max(len(columns), 3), 8.6),
+                    layout="constrained")
+    grid = figure.add_gridspec(SHOWN_TASKS + 1, len(columns),
+                               height_ratios=[1] * SHOWN_TASKS + [1.5])
+    x = np.linspace(*config.x_range, sine.GRID_POINTS)
+    high = 1.25 * max(np.abs(shown.query_targets).max(), 1.0)
+    for j, column in enumerate(columns):
+        for i in range(SHOWN_TASKS):
+            axes = figure.add_subplot(grid[i, j])
+            axes.plot(x, shown.query_targets[i, :, 0], color="black", lw=1,
+                      label="truth")
+            axes.plot(x, column.before[i], ":", color="#666666",
+                      label="before")
+            axes.plot(x, column.after[i], color=plotting.COLOURS[j], lw=2,
+                      label=f"after {config.eval_iters} steps")
+            axes.plot(shown.support_inputs[i, :, 0], seen_values(shown, i),
+                      "^", color="black", ms=5, label="seen points")
+            axes.set(ylim=(-high, high), xlim=config.x_range)
+            axes.tick_params(labelleft=j == 0, labelbottom=i > 0)
+            if i == 0:
+                axes.set_title(f"{column.name}\n{column.settings}\nmean |f| "
+                               f"before: {column.mean_abs:.2f}", fontsize=9)
+            if j == 0:
+                axes.set_ylabel(f"task {i + 1}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8,
+                  loc="outside lower center", ncols=4)
+    axes = figure.add_subplot(grid[-1, :])
+    for j, column in enumerate(columns):
+        steps = [row["steps"] for row in column.rows]
+        mse = np.array([row["mse"] for row in column.rows])
+        ci95 = np.array([row["ci95"] or 0 for row in column.rows])
+        axes.plot(steps, mse, color=plotting.COLOURS[j], marker="o", ms=4,
+                  linestyle=plotting.LINE_STYLES[j],
+                  label=f"{column.name}, {column.rows[0]['tasks']:,} tasks")
+        axes.fill_between(steps, mse - ci95, mse + ci95, alpha=0.2,
+                          color=plotting.COLOURS[j], lw=0)
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.set_xticks(steps, steps)
+    axes.set(yscale="log", xlabel="inner steps",
+             ylabel="mean squared error on 50 points")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title(f"{columns[0].rows[0]['points']} points seen, mean of the "
+                   "test tasks, band: 95 % interval", fontsize=9)
+    figure.suptitle(
+        f"Sine waves: {config.activation} network, "
+        f"{config.meta_iters:,} meta-iterations, seed {config.seed}")
+    return figure
+
+
+def seen_values(shown: EvaluationTasks, i: int) -> np.ndarray:
+    """f at the support points of task i, from its mini-batches."""
+    value = dict(zip(shown.inputs[i].ravel(), shown.targets[i].ravel(),
+                     strict=True))
+    return np.array([value.get(x, np.nan)
+                     for x in shown.support_inputs[i, :, 0]])

@@ -1,0 +1,1 @@
+"""Adapting to tasks, learning the initialization, and scoring it."""

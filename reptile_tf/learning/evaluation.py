@@ -1,0 +1,202 @@
+"""Few-shot evaluation: adapt from (phi, v, t), score, throw the result away.
+
+phi and (v, t) are inputs of pure functions, so every test task starts from the
+same ones and nothing can be left changed (the authors' code backs them up and
+puts them back).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from reptile_tf.execution import engine as engines
+from reptile_tf.execution.replicas import Replicas
+from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.optimizers import InnerState
+from reptile_tf.learning.packing import Weights
+from reptile_tf.tasks import EvaluationTasks
+
+# (outputs [T, Q, N], targets [T, Q, ...]) -> one number for each task [T]
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measure over tasks.
+
+    Attributes:
+      steps: inner steps made.
+      transductive: all test examples as one batch, or each with the whole
+        support set.
+      tasks: how many.
+      mean: of the measure, over tasks.
+      ci95: 1.96 standard errors of that mean; None for one task.
+    """
+
+    steps: int
+    transductive: bool
+    tasks: int
+    mean: float
+    ci95: float | None
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The fraction of queries that are right: [T, Q, N], [T, Q] -> [T]."""
+    return (np.argmax(logits, -1) == labels).mean(-1)
+
+
+def mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean over queries and outputs: [T, Q, D], [T, Q, D] -> [T]."""
+    return np.square(outputs - targets).mean((1, 2))
+
+
+def score_logits(
+    inner: InnerLoop,
+    weights: Weights,
+    support: tf.Tensor,
+    queries: tf.Tensor,
+    transductive: bool,
+) -> tf.Tensor:
+    """Logits [Q, N] of the queries at the adapted weights.
+
+    Transductive: the queries are one batch. Otherwise each query is the last
+    row of a batch of its own, after the whole support set: batch
+    normalization sees no other query (section 6.1).
+
+    Args:
+      inner: the inner loop.
+      weights: W.
+      support: examples [S, ...].
+      queries: examples [Q, ...].
+      transductive: which.
+    """
+    if transductive:
+        return inner.outputs(weights, queries)
+    number = queries.shape[0]
+    if number is None:
+        number = tf.shape(queries)[0]
+    ways = inner.model.outputs[0].shape[-1]
+
+    def body(i, logits):
+        batch = tf.concat([support, queries[i][None]], 0)
+        row = inner.outputs(weights, batch)[-1]
+        place = tf.cast(tf.range(number) == i, row.dtype)
+        return i + 1, logits + place[:, None] * row[None]
+
+    zeros = tf.zeros([number, ways], weights[0].dtype)
+    return tf.while_loop(
+        lambda i, _: i < number, body, (tf.constant(0), zeros),
+        shape_invariants=(tf.TensorShape([]),
+                          tf.TensorShape([queries.shape[0], ways])),
+        maximum_iterations=number)[1]
+
+
+class Evaluator:
+    """Adapts to and scores tasks, several in one compiled call.
+
+    Args:
+      inner: the inner loop (`MetaTrainer.inner_loop`).
+      engine: how tasks are mapped.
+      lookup: what the tasks hold -> inputs of the network.
+      modes: the transductive settings to score, each at the same W.
+      steps: after which numbers of inner steps to score, ascending; None
+        means after all.
+      measure: what a score is the mean of.
+      fetch: on the host, what the tasks hold -> what `lookup` takes.
+      replicas: whose processes share the tasks; None means one.
+    """
+
+    def __init__(
+        self,
+        inner: InnerLoop,
+        engine: engines.Engine,
+        lookup: Callable[[Any], tf.Tensor] = tf.identity,
+        modes: Iterable[bool] = (True, False),
+        steps: Iterable[int] | None = None,
+        measure: Measure = accuracy,
+        fetch: Callable[[np.ndarray], np.ndarray] = lambda inputs: inputs,
+        replicas: Replicas | None = None,
+    ) -> None:
+        self.replicas = replicas or Replicas()
+        self.inner, self.engine, self.lookup = inner, engine, lookup
+        self.modes, self.measure, self.fetch = tuple(modes), measure, fetch
+        self.steps = tuple(steps) if steps is not None else None
+        self._compiled = engine.function(self._outputs)
+
+    def _outputs(self, phi, start, tasks):
+        def one(task):
+            w, state, done, outputs = phi, start, 0, []
+            for steps in self.steps or [task.inputs.shape[0]]:
+                w, state = self.inner.adapt(
+                    w, state, task.inputs[done:steps],
+                    task.targets[done:steps], self.lookup)
+                done = steps
+                outputs += [
+                    score_logits(self.inner, w, self.lookup(
+                        task.support_inputs), self.lookup(task.query_inputs),
+                        mode)
+                    for mode in self.modes]
+            return outputs
+        return engines.side_by_side(one, tasks, self.engine)
+
+    def outputs(
+        self, phi: Weights, state: InnerState, tasks: EvaluationTasks
+    ) -> list[tf.Tensor]:
+        """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
+        fetched = EvaluationTasks(
+            self.fetch(tasks.inputs), tasks.targets,
+            self.fetch(tasks.support_inputs),
+            self.fetch(tasks.query_inputs), tasks.query_targets)
+        return self._compiled(phi, state, tf.nest.map_structure(
+            tf.convert_to_tensor, fetched))
+
+    def evaluate(
+        self,
+        phi: Weights,
+        state: InnerState,
+        tasks: EvaluationTasks,
+        between: Callable[[int], None] = lambda counted: None,
+    ) -> list[Score]:
+        """Scores of the tasks, for each of steps x modes.
+
+        Args:
+          phi: the initialization.
+          state: (v, t) that every task starts from.
+          tasks: the tasks, as many in a call as the engine takes.
+          between: called after each compiled call with the number of tasks
+            that all processes scored.
+        """
+        number = len(tasks.query_targets)
+        cells = [(steps, mode)
+                 for steps in self.steps or [tasks.inputs.shape[1]]
+                 for mode in self.modes]
+        values, cluster = [[] for _ in cells], self.replicas.cluster
+        own = self.engine.tasks_per_call
+        at_once = own * cluster.processes
+        for start in range(0, number, at_once):
+            # The last call is filled up with tasks that are not counted, so
+            # that one compiled function serves all.
+            first = start + own * cluster.index
+            rows = np.arange(first, first + own) % number
+            chunk = EvaluationTasks(*(x[rows] for x in tasks))
+            counted = min(at_once, number - start)
+            scored = self.replicas.gather([
+                self.measure(outputs.numpy(), chunk.query_targets)
+                for outputs in self.outputs(phi, state, chunk)])
+            for of_cell, measured in zip(values, scored, strict=True):
+                of_cell.extend(measured.ravel()[:counted])
+            between(counted)
+        return [Score(*cell, number, *mean_and_ci95(of_cell))
+                for cell, of_cell in zip(cells, values, strict=True)]
+
+
+def mean_and_ci95(values: Any) -> tuple[float, float | None]:
+    """The mean over tasks and 1.96 of its standard errors, if it has any."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return float(values.mean()), None
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(1.96 * error)

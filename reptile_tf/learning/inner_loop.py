@@ -1,0 +1,144 @@
+"""The inner loop U^k_tau: optimizer steps on a clone of the model.
+
+One clone serves every task of a meta-batch, each with its own copy of the
+weights, and gradients can flow through the steps.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.learning.optimizers import (
+    InnerConfig,
+    InnerOptimizer,
+    InnerState,
+)
+from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.rematerialization import recomputed
+
+
+class InnerLoop:
+    """Inner steps of one model clone.
+
+    Args:
+      model: the clone (`networks.inner_clone`); its own weights are not used,
+        only its non-trainable ones, as constants.
+      config: the optimizer.
+      loss: losses per example.
+      unroll: write the steps out in the graph instead of a loop. Needed for
+        gradients through the steps under XLA.
+      recompute: where a gradient is taken through the steps, keep only the
+        weights between them and run each step again on the way back.
+      one_graph: all operations in one graph, which XLA needs and fuses. Else
+        the gradient is a function of its own (in the cyclic graph of a loop
+        TensorFlow's CPU pass may visit a pooling's gradient before the
+        pooling, by chance, and then leaves it at a kernel nine times slower),
+        and the optimizer works on small weights together.
+      unrolled_steps: loops of at most so many steps are written out, where
+        that saves time.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: InnerConfig,
+        loss: Loss = cross_entropy,
+        unroll: bool = False,
+        recompute: bool = False,
+        one_graph: bool = True,
+        unrolled_steps: int = 0,
+    ) -> None:
+        self.model, self.config, self.unroll = model, config, unroll
+        self.recompute, self.unrolled_steps = recompute, unrolled_steps
+        self._loss = loss
+        self._one_graph = one_graph
+        self._optimizer = InnerOptimizer(config, pack=not one_graph)
+        self.decay = self._optimizer.decay
+        self.apply_gradient = self._optimizer.apply_gradient
+        self._gradient = self.gradient if one_graph else tf.function(
+            self.gradient, experimental_attributes={"_noinline": True})
+        self._constants = [v.value for v in model.non_trainable_variables]
+
+    def initial_state(self) -> InnerState:
+        """(v, t), and m if there is one, before the first step: zeros."""
+        return self._optimizer.initial_state(self.model.trainable_variables)
+
+    def outputs(self, weights: Weights, inputs: Any) -> tf.Tensor:
+        """The network at `weights`, with the statistics of this batch.
+
+        In the weights' type, whatever the network computes in.
+        """
+        outputs = self.model.stateless_call(weights, self._constants, inputs,
+                                            training=True)[0]
+        return tf.cast(outputs, weights[0].dtype)
+
+    def loss(self, weights: Weights, inputs: Any, targets: Any) -> tf.Tensor:
+        """Scalar loss of a mini-batch: sum or mean over its examples."""
+        losses = self._loss(targets, self.outputs(weights, inputs))
+        if self.config.inner_loss == "sum":
+            return tf.reduce_sum(losses)
+        return tf.reduce_mean(losses)
+
+    def step(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+    ) -> tuple[Weights, InnerState]:
+        """One inner step on one mini-batch [B, ...]."""
+        weights = self.decay(weights)
+        return self.apply_gradient(
+            weights, self._gradient(weights, inputs, targets), state)
+
+    def gradient(self, weights: Weights, inputs: Any, targets: Any) -> Weights:
+        """The gradient of the loss of a mini-batch."""
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = self.loss(weights, inputs, targets)
+        return tape.gradient(loss, weights, unconnected_gradients="zero")
+
+    def scan(
+        self,
+        body: Callable[[Any, Any, Any], Any],
+        carry: Any,
+        inputs: Any,
+        targets: Any,
+    ) -> Any:
+        """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
+        steps = inputs.shape[0]
+        # XLA cannot compile a loop over no mini-batches, which k = 1 has.
+        if self.unroll or steps <= self.unrolled_steps:
+            for i in range(steps):
+                carry = body(carry, inputs[i], targets[i])
+            return carry
+        flat = tf.nest.flatten(carry)
+
+        def loop_body(i, *values):
+            carried = tf.nest.pack_sequence_as(carry, values)
+            return i + 1, *tf.nest.flatten(
+                body(carried, inputs[i], targets[i]))
+
+        # A second counter would hide the number of steps from XLA, and a GPU
+        # then asks the host before each of them.
+        result = tf.while_loop(
+            lambda i, *_: i < steps, loop_body, (tf.constant(0), *flat),
+            maximum_iterations=None if self._one_graph else steps)
+        return tf.nest.pack_sequence_as(carry, result[1:])
+
+    def adapt(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any,
+        lookup: Callable[[Any], Any] = tf.identity,
+    ) -> tuple[Weights, InnerState]:
+        """U^k: k steps on the mini-batches [k, B, ...].
+
+        `lookup` makes a mini-batch of what `inputs` holds of it, step by step:
+        the examples of all steps need not be in memory at once.
+        """
+        step = (functools.partial(recomputed, self.step) if self.recompute
+                else self.step)
+
+        def body(carry, x, y):
+            return step(*carry, lookup(x), y)
+
+        return self.scan(body, (list(weights), state), inputs, targets)

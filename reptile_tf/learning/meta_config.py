@@ -1,0 +1,69 @@
+"""The hyper-parameters of the outer loop (paper, section 6.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reptile_tf.errors import InputError
+from reptile_tf.learning.meta_batch import TASK_ORDERS
+from reptile_tf.learning.rules import REGISTRY
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """The outer loop (paper, section 6.1).
+
+    Attributes:
+      algorithm: a key of `rules.REGISTRY`.
+      meta_step: epsilon at the first iteration.
+      meta_step_final: epsilon that it is annealed to, linearly.
+      meta_batch: n, tasks of a meta-iteration.
+      meta_iters: meta-iterations.
+      outer_optimizer: "sgd": phi <- phi - epsilon mean D; "adam" is given
+        D / learning_rate as the gradient, with rate epsilon.
+      outer_clip: each element of what the outer optimizer is given is cut
+        to [-outer_clip, outer_clip]; 0 does not.
+      task_order: "parallel": each slot of the meta-batch keeps its own inner
+        Adam v; "sequential": v passes through the tasks, as in the authors'
+        code.
+      recompute_gradients: MAML keeps the weights between inner steps, not
+        the steps' activations, and runs each step twice.
+      gradient_weights: a_1..a_k of gradient_sum; of no other algorithm.
+    """
+
+    algorithm: str = "reptile"
+    meta_step: float = 1.0
+    meta_step_final: float = 0.0
+    meta_batch: int = 5
+    meta_iters: int = 100_000
+    outer_optimizer: str = "sgd"
+    outer_clip: float = 0.0
+    task_order: str = "parallel"
+    recompute_gradients: bool = False
+    gradient_weights: tuple[float, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Tasks side by side, each with a v of its own."""
+        return self.meta_batch if self.task_order == "parallel" else 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("algorithm", tuple(REGISTRY)),
+                              ("outer_optimizer", ("sgd", "adam")),
+                              ("task_order", TASK_ORDERS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name}={value!r} is none of {allowed}")
+        if self.meta_batch < 1:
+            raise InputError(f"meta_batch={self.meta_batch} must be 1 or more")
+        if self.meta_iters < 0:
+            raise InputError(f"meta_iters={self.meta_iters} must be 0 or more")
+        for name in ("meta_step", "meta_step_final", "outer_clip"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"{name}={value} must be 0 or more")
+        if REGISTRY[self.algorithm].weighted != bool(self.gradient_weights):
+            raise InputError(
+                "gradient_weights are those of algorithm=gradient_sum, which "
+                f"needs them; algorithm={self.algorithm} was given "
+                + (",".join(map(str, self.gradient_weights)) or "none"))

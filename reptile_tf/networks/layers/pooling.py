@@ -1,0 +1,100 @@
+"""Max pooling with fast derivatives of all orders, for the inner loop."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from reptile_tf.networks.layers.convolutions import padded
+
+
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """MaxPooling2D over windows side by side, for the CPU without XLA.
+
+    Its gradient spreads, linearly: each output's to the first maximum of its
+    window. The gradient of spreading picks at those maxima, and that of
+    picking spreads. TensorFlow has a fast kernel of the first only, and uses
+    it only beside the pooling itself: so that is repeated.
+    """
+
+    @classmethod
+    def supports(cls, layer: keras.layers.Layer) -> bool:
+        """Whether this class can replace `layer`."""
+        return (type(layer) is keras.layers.MaxPooling2D
+                and layer.data_format == "channels_last"
+                and tuple(layer.pool_size) == tuple(layer.strides))
+
+    def call(self, inputs):
+        @tf.custom_gradient
+        def pooled(x):
+            return self._max(x), lambda upstream: self._spread(x, upstream)
+
+        return pooled(inputs)
+
+    def _max(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.max_pool2d(x, self.pool_size, self.strides,
+                                self.padding.upper())
+
+    def _mean(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.avg_pool2d(x, self.pool_size, self.strides,
+                                self.padding.upper())
+
+    def _to_maxima(self, x: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """One value per window of x, put at its first maximum."""
+        window = [1, *self.pool_size, 1]
+        return tf.raw_ops.MaxPoolGrad(
+            orig_input=x, orig_output=self._max(x), grad=values, ksize=window,
+            strides=window, padding=self.padding.upper())
+
+    def _spread(self, x: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def spread(values):
+            return self._to_maxima(x, values), lambda upstream: self._pick(
+                x, upstream)
+
+        return spread(values)
+
+    def _pick(self, x: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def pick(values):
+            maxima = self._to_maxima(x, tf.ones_like(self._max(x)))
+            # The quotient is exact at windows that the padding cuts, too.
+            return self._mean(values * maxima) / self._mean(
+                maxima), lambda upstream: self._spread(x, upstream)
+
+        return pick(values)
+
+
+class SlicedMaxPooling2D(MaxPooling2D):
+    """MaxPooling2D over windows side by side as a choice between slices.
+
+    Vectorizes over tasks, and XLA fuses it. The first maximum of a window is
+    chosen, and the gradient goes where the value came from: exact in all
+    orders. (XLA's own pooling compares in lower precision in the second.)
+    """
+
+    def call(self, inputs):
+        (out_h, *pad_h), (out_w, *pad_w) = (
+            self._frame(size, pool) for size, pool in zip(
+                inputs.shape[1:3], self.pool_size, strict=True))
+        down, across = self.pool_size
+        inputs = padded(inputs, pad_h, pad_w, inputs.dtype.min)
+        windows = tf.reshape(
+            inputs[:, :out_h * down, :out_w * across],
+            [-1, out_h, down, out_w, across, inputs.shape[-1]])
+        values = [windows[:, :, r, :, c] for r in range(down)
+                  for c in range(across)]
+        highest = tf.stop_gradient(functools.reduce(tf.maximum, values))
+        chosen = values.pop()
+        while values:
+            value = values.pop()
+            chosen = tf.where(value >= highest, value, chosen)
+        return chosen
+
+    def _frame(self, size: int, pool: int) -> tuple[int, int, int]:
+        """(outputs, padding before, padding after) along an axis."""
+        if self.padding == "valid":
+            return size // pool, 0, 0
+        outputs = -(-size // pool)
+        pad = outputs * pool - size
+        return outputs, pad // 2, pad - pad // 2

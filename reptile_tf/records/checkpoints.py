@@ -1,0 +1,93 @@
+"""Checkpoints: everything that a run continues from, in one file each.
+
+Our own, as NumPy files: Keras's and TensorFlow's cannot be moved to another
+number of slots or processes, and do not hold the sampler.
+"""
+
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reptile_tf.errors import InputError
+
+KEEP = 3
+_META = "meta"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last KEEP, each whole or absent.
+
+    A file is written beside its final name, flushed to the disk and then
+    renamed, so a kill at any moment leaves the earlier ones as they were.
+
+    Args:
+      directory: where; made if needed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+
+    def paths(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self.directory.glob("checkpoint-*.npz"))
+
+    def save(self, iteration: int, arrays: dict[str, np.ndarray],
+             meta: dict[str, Any]) -> Path:
+        """Write one.
+
+        Args:
+          iteration: meta-iterations done.
+          arrays: by name.
+          meta: whatever JSON can hold.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"checkpoint-{iteration:09d}.npz"
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays, **{_META: np.array(json.dumps(meta))})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        for old in self.paths()[:-KEEP]:
+            old.unlink()
+        return path
+
+    def load(self, warn: Callable[[str], None]
+             ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The newest readable (arrays, meta); None if there is none at all.
+
+        Args:
+          warn: told of each corrupt checkpoint passed over.
+
+        Raises:
+          InputError: there are checkpoints and all are corrupt.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            try:
+                with open(path, "rb") as opened, np.load(
+                        opened, allow_pickle=False) as file:
+                    arrays = {name: file[name] for name in file.files}
+                meta = json.loads(str(arrays.pop(_META)))
+            except (OSError, ValueError, KeyError, EOFError, RuntimeError,
+                    zipfile.BadZipFile, zlib.error) as e:
+                warn(f"{path} is corrupt ({type(e).__name__}: {e}); using "
+                     "the checkpoint before it")
+                continue
+            return arrays, meta
+        if paths:
+            raise InputError(
+                f"all {len(paths)} checkpoints in {self.directory} are "
+                "corrupt: restore one from a copy, or use another --run_dir")
+        return None
+
+    def iterations(self) -> list[int]:
+        """Iterations of the checkpoints, ascending."""
+        return [int(re.findall(r"\d+", p.stem)[-1]) for p in self.paths()]

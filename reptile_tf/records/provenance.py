@@ -1,0 +1,54 @@
+"""What a result depends on besides its flags: machine, versions, commit."""
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import reptile_tf
+from reptile_tf.execution import threads
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit repetition depends on."""
+    gpus = tf.config.list_physical_devices("GPU")
+    device = (tf.config.experimental.get_device_details(gpus[0]).get(
+        "device_name", "GPU") if gpus else f"CPU {_cpu_name()}")
+    return {
+        "versions": {"python": platform.python_version(),
+                     "tensorflow": tf.__version__, "keras": keras.__version__,
+                     "numpy": np.__version__,
+                     "reptile_tf": reptile_tf.__version__},
+        "device": device,
+        "num_threads": (tf.config.threading.get_inter_op_parallelism_threads()
+                        or threads.cpus())}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of this code, "-dirty" if changed; else its version."""
+    here = Path(__file__).resolve()
+    try:
+        def git(*words):
+            return subprocess.run(
+                ["git", "-C", str(here.parent), *words], check=True, text=True,
+                capture_output=True).stdout.strip()
+        if not git("ls-files", here.name):
+            return reptile_tf.__version__
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return reptile_tf.__version__

@@ -1,0 +1,153 @@
+"""The run directory: what a run leaves behind, a contract for other programs.
+
+flags.cfg, metrics.csv, result.json, run.log, checkpoints/, tensorboard/ and
+initialization/.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from reptile_tf.configuration.config import Config
+from reptile_tf.errors import InputError
+from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.records.metrics import HEADER
+from reptile_tf.records.results import check_result
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+      path: the folder.
+      writes: whether this process does; of several, one.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self.metrics = self.path / "metrics.csv"
+        self.result = self.path / "result.json"
+        self.initialization = self.path / "initialization"
+        self._flags = self.path / "flags.cfg"
+        self._writer = None
+
+    def open(self, config: Config) -> None:
+        """Claim the folder for `config`; make it if needed.
+
+        Raises:
+          InputError: it holds another run, or something else, or nothing to
+            evaluate with --pretrained.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--run_dir={self.path} is a file: name a folder")
+        content = (sorted(p.name for p in self.path.iterdir()
+                          if p.name != "run.log")
+                   if self.path.exists() else [])
+        if content and not config.resume:
+            raise InputError(
+                f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
+                "--noresume was given: name a new folder, or drop --noresume "
+                "to go on with the run in it")
+        if content and not self._flags.exists():
+            raise InputError(
+                f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
+                "holds no run: name a new folder")
+        # A start that failed, for lack of data, leaves only its flags.
+        started = content != [self._flags.name]
+        if content and started:
+            self._compare(config)
+        if config.pretrained and not self.checkpoints.paths():
+            raise InputError(
+                f"--pretrained needs a checkpoint and {self.path} has none: "
+                "train first, without --pretrained")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"--run_dir={self.path} cannot be made ({e}): "
+                             "name another folder") from e
+        if not (content and started):
+            self._write_flags(config)
+
+    def _write_flags(self, config: Config) -> None:
+        self._replace(self._flags, "\n".join(config.lines().values()) + "\n")
+
+    def finished(self, config: Config) -> dict | None:
+        """The result of exactly this run, if it is there already."""
+        if config.pretrained or not self.result.exists():
+            return None
+        if self._flags.read_text().splitlines() != [
+                *config.lines().values()]:
+            return None
+        try:
+            result = json.loads(self.result.read_text())
+            check_result(result)
+        except (ValueError, KeyError, TypeError):
+            return None  # Not whole: it is written again.
+        return result if result["meta_iters"] == config.meta_iters else None
+
+    def flags(self) -> dict[str, str]:
+        """The lines of flags.cfg, by name; none if there is no such file."""
+        lines = {}
+        if self._flags.exists():
+            for line in self._flags.read_text().splitlines():
+                name = line.lstrip("-").partition("=")[0]
+                lines[name.removeprefix("no") if "=" not in line
+                      and name.startswith("no") else name] = line
+        return lines
+
+    def _compare(self, config: Config) -> None:
+        now = config.lines()
+        # A flag that is newer than the run had its default.
+        then = {**type(config)().lines(), **self.flags()}
+        differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
+                  "asked for" for name in config.training_flags()
+                  if then.get(name) != now.get(name)]
+        if differ:
+            raise InputError(
+                f"--run_dir={self.path} holds a run of another configuration: "
+                f"{'; '.join(differ)}. Use the same flags to go on with it, or "
+                "another --run_dir")
+
+    def progress(self) -> str:
+        """What the same command goes on from, for a message."""
+        newest = self.checkpoints.iterations()
+        return (f"the checkpoint of meta-iteration {newest[-1]} in "
+                f"{self.path}" if newest else "the start")
+
+    def reset_metrics(self, text: str = HEADER) -> None:
+        """Put metrics.csv back to what a checkpoint holds, or start it."""
+        self._replace(self.metrics, text)
+
+    def metrics_text(self) -> str:
+        """metrics.csv, for a checkpoint."""
+        return self.metrics.read_text() if self.metrics.exists() else HEADER
+
+    def record(self, iteration: int, split: str,
+               values: dict[str, float]) -> None:
+        """Append to metrics.csv and to the TensorBoard log."""
+        if not self.writes:
+            return
+        with open(self.metrics, "a") as file:
+            for name, value in values.items():
+                file.write(f"{iteration},{split},{name},{value!r}\n")
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(
+                str(self.path / "tensorboard"))
+        with self._writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(f"{split}/{name}", value, step=iteration)
+        self._writer.flush()
+
+    def write_result(self, result: dict, config: Config) -> None:
+        """Write result.json, and flags.cfg as it was evaluated."""
+        self._replace(self.result, json.dumps(result, indent=1) + "\n")
+        self._write_flags(config)
+
+    def _replace(self, path: Path, text: str) -> None:
+        if self.writes:
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text(text)
+            os.replace(temporary, path)

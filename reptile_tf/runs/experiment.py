@@ -1,0 +1,79 @@
+"""The parts of one run, and how far it is."""
+
+import time
+from typing import Any
+
+from reptile_tf.configuration.config import Config
+from reptile_tf.execution import memory
+from reptile_tf.execution.replicas import Replicas
+from reptile_tf.learning.rules import REGISTRY
+from reptile_tf.records.provenance import environment
+from reptile_tf.records.run_directory import RunDirectory
+from reptile_tf.reporting.progress import Progress
+from reptile_tf.runs import building
+from reptile_tf.tasks import TRAINING_STREAM, generator
+
+
+class Experiment:
+    """One run of one configuration on one data set.
+
+    Args:
+      dataset: a module of `datasets`.
+      config: the flags.
+      directory: where it leaves its files.
+      log: for the reader.
+      progress: the line that shows how far it is.
+      replicas: that share the work; None means one.
+
+    Attributes:
+      source, model, trainer, evaluator, sampler: what it runs.
+      rng: the sampler's whole state.
+      fingerprint: of the data.
+      elapsed: seconds of the run before this process.
+      evaluated: the meta-iteration of the last periodic evaluation.
+      started, last_save: times in this process.
+    """
+
+    def __init__(self, dataset, config: Config, directory: RunDirectory,
+                 log, progress: Progress | None = None,
+                 replicas: Replicas | None = None) -> None:
+        self.replicas = replicas or Replicas()
+        self.dataset, self.config = dataset, config
+        self.directory, self.log = directory, log
+        self.progress = progress or Progress()
+        self.elapsed, self.evaluated = 0.0, 0
+        # The first checkpoint is of the start.
+        self.last_save, self.started = float("-inf"), time.monotonic()
+        self.source = dataset.load(config)
+        log.info("data: %s", self.source.describe())
+        self.model = self.source.network()
+        self._require_memory()
+        self.trainer = building.trainer_of(self.source, config, self.model,
+                                           self.replicas)
+        self.evaluator = building.evaluator_of(self.source, config,
+                                               self.trainer)
+        self.rng = generator(config.seed, TRAINING_STREAM)
+        self.sampler = self.source.sampler(self.rng)
+        self.fingerprint = self.source.fingerprint()
+        log.info("engine: %s", self.trainer.engine)
+
+    def _require_memory(self) -> None:
+        c, update = self.config, REGISTRY[self.config.algorithm]
+        # Outputs and their gradients; a tape keeps those of all inner steps.
+        kept = update.second_order and not c.recompute_gradients
+        examples = c.inner_batch * (c.inner_iters if kept else 1)
+        slots = c.meta.slots // self.replicas.number
+        memory.require(
+            2 * memory.activations(self.model) * examples * slots,
+            f"training on {slots} tasks of mini-batches of "
+            f"{c.inner_batch} at once",
+            "lower --inner_batch or --meta_batch, or use "
+            "--task_order=sequential")
+
+    def environment(self) -> dict[str, Any]:
+        """What bit-for-bit repetition depends on."""
+        return {**environment(), "replicas": self.replicas.number}
+
+    def seconds(self) -> float:
+        """Of the run so far, interruptions not counted."""
+        return self.elapsed + time.monotonic() - self.started

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM, taken at a moment when the run can be saved."""
+
+import signal
+from collections.abc import Callable
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop.
+
+    Attributes:
+      status: the exit status, 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+class Interrupts:
+    """Notes SIGINT and SIGTERM inside a `with`; `check` raises.
+
+    A second Ctrl-C does not wait: KeyboardInterrupt, at once. One inside
+    another, as a run of several, takes a signal from it and hands it on.
+
+    Args:
+      maximum: of some numbers the maximum over the processes of the run,
+        which all must ask; the numbers themselves where there is but one.
+
+    Attributes:
+      at_once: raise where the program is, while there is nothing to save.
+    """
+
+    at_once = False
+
+    def __init__(
+        self,
+        maximum: Callable[..., list[int]] = lambda *numbers: [*numbers],
+    ) -> None:
+        self._maximum, self._number = maximum, 0
+
+    def __enter__(self) -> "Interrupts":
+        self._number = 0
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._outer:
+            self._number = self._number or self._outer._number
+        return self
+
+    @property
+    def _outer(self) -> "Interrupts | None":
+        before = getattr(self._before[signal.SIGINT], "__self__", None)
+        return before if isinstance(before, Interrupts) else None
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._outer:
+            self._outer._number = self._outer._number or self._number
+
+    def _note(self, number, frame) -> None:
+        if self._number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self._number = number
+        if self.at_once:
+            raise Stopped(number)
+
+    def check(self, wish: bool = False) -> bool:
+        """Raise Stopped if a signal came to any process.
+
+        Returns:
+          whether any process has the wish.
+        """
+        number, wished = self._maximum(self._number, wish)
+        if number:
+            raise Stopped(number)
+        return bool(wished)

@@ -1,0 +1,89 @@
+"""N-way K-shot sampling: indices of examples (paper, section 6.1).
+
+The images stay on the device and are looked up there.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reptile_tf.tasks.batches import Batches, EvaluationTasks, stacked
+from reptile_tf.tasks.schedules import TaskConfig, mini_batches, with_tail
+
+
+def draw_examples(
+    classes: Sequence[np.ndarray],
+    ways: int,
+    count: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Indices [ways, count] of distinct examples of `ways` distinct classes.
+
+    Rows are in random order: the row number is the label of its class.
+    """
+    chosen = rng.choice(len(classes), ways, replace=False)
+    return np.stack([
+        classes[c][rng.permutation(len(classes[c]))[:count]] for c in chosen
+    ])
+
+
+class TaskSampler:
+    """Draws the mini-batches of training tasks; a `Sampler`.
+
+    Args:
+      classes: for each class the indices [n] of its examples.
+      config: how a task is drawn.
+      rng: the training generator; `rng.bit_generator.state` is the sampler's
+        whole state.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[np.ndarray],
+        config: TaskConfig,
+        rng: np.random.Generator,
+    ) -> None:
+        self.classes, self.config, self.rng = classes, config, rng
+
+    def __call__(self, num_tasks: int) -> Batches:
+        """Batches of `num_tasks` fresh tasks, int32 indices and labels."""
+        c = self.config
+        labels = np.repeat(np.arange(c.ways, dtype=np.int32), c.train_shots)
+
+        def draw() -> tuple[np.ndarray, ...]:
+            examples = draw_examples(self.classes, c.ways, c.train_shots,
+                                     self.rng).astype(np.int32).ravel()
+            steps = with_tail(c, self.rng)
+            return (examples[steps.batches], labels[steps.batches],
+                    examples[steps.last], labels[steps.last])
+
+        return stacked(Batches, [draw() for _ in range(num_tasks)])
+
+
+def evaluation_tasks(
+    classes: Sequence[np.ndarray],
+    ways: int,
+    shots: int,
+    batch: int,
+    num_batches: int,
+    replacement: bool,
+    num_tasks: int,
+    rng: np.random.Generator,
+) -> EvaluationTasks:
+    """Draw `num_tasks` evaluation tasks.
+
+    Each draws shots + 1 examples per class; the first-drawn one is the test
+    example of its class. There is no tail: evaluation is the same for all
+    algorithms.
+    """
+    labels = np.repeat(np.arange(ways, dtype=np.int32), shots)
+    queries = np.arange(ways, dtype=np.int32)
+
+    def draw() -> tuple[np.ndarray, ...]:
+        drawn = draw_examples(classes, ways, shots + 1, rng).astype(np.int32)
+        support = drawn[:, 1:].ravel()
+        steps = mini_batches(support.size, batch, num_batches, replacement,
+                             rng)
+        return support[steps], labels[steps], support, drawn[:, 0], queries
+
+    return stacked(EvaluationTasks, [draw() for _ in range(num_tasks)])
