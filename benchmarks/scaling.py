@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from reptile_tf import tasks
 from reptile_tf.records.provenance import commit, environment
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.tables import markdown_table
 from reptile_tf.runs.building import trainer_of
 
 FLAGS = flags.FLAGS
@@ -159,23 +160,23 @@ def ratios(points: dict[str, dict[str, float]]) -> dict[int, float]:
 
 def table(result: dict[str, Any]) -> list[str]:
     """The lines, as Markdown."""
+    rows = []
+    for row in result["fits"]:
+        ms, mb = row["ms"], row["peak_mb"]
+        rows.append([
+            row["name"], LABELS[row["flag"]],
+            f"{row['values'][0]}, {row['values'][-1]}",
+            f"{ms['a']:.3g} + {ms['b']:.3g} x", f"{100 * ms['worst']:.0f} %",
+            f"{mb['a']:.3g} + {mb['b']:.2g} x", f"{100 * mb['worst']:.0f} %",
+            f"{min(row['peaks']):.3g}, {max(row['peaks']):.3g}",
+            f"{row['program_mb']:.0f}", f"{row['compile_seconds']:.0f}"])
     lines = [
         f"{result['device']}, {result['num_threads']} threads; float32 "
         f"matmul {result['matmul_gflops']:.0f} GFLOP/s; commit "
-        f"{result['commit'][:12]}", "",
-        "| rule | x | from, to | time, ms | off the line by at most | peak "
-        "memory, MB | off by at most | lowest, highest | program at the "
-        "largest x, MB | compiled in, s |",
-        "|---|---|---|---|---|---|---|---|---|---|"]
-    for row in result["fits"]:
-        ms, mb = row["ms"], row["peak_mb"]
-        lines.append(
-            f"| {row['name']} | {LABELS[row['flag']]} | "
-            f"{row['values'][0]}, {row['values'][-1]} | "
-            f"{ms['a']:.3g} + {ms['b']:.3g} x | {100 * ms['worst']:.0f} % | "
-            f"{mb['a']:.3g} + {mb['b']:.2g} x | {100 * mb['worst']:.0f} % | "
-            f"{min(row['peaks']):.3g}, {max(row['peaks']):.3g} | "
-            f"{row['program_mb']:.0f} | {row['compile_seconds']:.0f} |")
+        f"{result['commit'][:12]}", "", *markdown_table(
+            ["rule", "x", "from, to", "time, ms", "off the line by at most",
+             "peak memory, MB", "off by at most", "lowest, highest",
+             "program at the largest x, MB", "compiled in, s"], rows)]
     return lines + [
         "", "Time with --recompute_gradients by time without: " + ", ".join(
             f"{ratio:.2f} at {steps} steps"

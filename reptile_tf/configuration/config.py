@@ -64,9 +64,9 @@ class Config(RunFlags):
     def check(self) -> None:
         """Raise InputError for combinations that no data could satisfy."""
         checks.at_least(self, 1, "inner_batch", "inner_iters", "eval_samples",
-                 "eval_interval_samples")
+                        "eval_interval_samples")
         checks.at_least(self, 0, "train_shots", "tail_shots", "eval_iters",
-                 "eval_interval", "seed", "num_threads")
+                        "eval_interval", "seed", "num_threads")
         checks.check_evaluations(self)
         if self.pretrained and not self.run_dir:
             raise InputError("--pretrained evaluates the newest checkpoint of "

@@ -85,11 +85,11 @@ class ManyRunsProgress(Progress):
 
 
 def run_all(dataset, planned: Sequence[PlannedRun],
-              report: Callable[[list[PlannedRun]], Any] = lambda finished: None
-              ) -> list[dict[str, Any]]:
+            report: Callable[[list[PlannedRun]], Any] = lambda finished: None
+            ) -> list[dict[str, Any]]:
     """Train and evaluate each run, in order, by `run`.
 
-    Finished cells are not run again and stopped ones go on, so that the same
+    Finished runs are not made again and stopped ones go on, so that the same
     call after any stop goes on where it was. A run that fails does not take
     the others with it: their hours do not depend on it. (Of several processes
     one may fail alone, and then no longer makes the same run as the others:
