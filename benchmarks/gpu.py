@@ -1,0 +1,316 @@
+"""What a sitting at a GPU needs, in one command of at most 8 minutes.
+
+    python benchmarks/gpu.py --out=DIR [--only=NAME,NAME] [--seconds=450]
+        [--peer_python=python3]
+
+Each measurement is a process of its own: all of them trace and compile side by
+side, and when all are ready each is timed alone, one after the other, under a
+lock. What one has found is in DIR/NAME.json at once, so that a sitting that is
+cut off leaves what it had; DIR/table.txt is the whole. Peers (peers/) run
+last, with the interpreter that has JAX and PyTorch. Random images, the
+hyper-parameters of configs/, TF32 off unless the name says so. On a CPU the
+same runs with less work a call.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SGD = ("--inner_optimizer=sgd", "--learning_rate=0.003")
+OMNIGLOT, TWENTY = {"dataset": "omniglot"}, {"dataset": "omniglot", "ways": 20}
+MINI = {"dataset": "miniimagenet"}
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+def flagfile(name: str) -> dict:
+    """Further flags of a row of the paper's tables."""
+    return {"flags": (f"--flagfile={HERE.parent}/configs/{name}.cfg",)}
+
+
+# name -> what is measured; in the order of what matters most.
+MEASUREMENTS = {
+    "omniglot": OMNIGLOT,
+    "miniimagenet": MINI,
+    "omniglot20": TWENTY,
+    "omniglot-evaluation": OMNIGLOT | {"kind": "evaluate"},
+    "miniimagenet-evaluation": MINI | {"kind": "evaluate"},
+    "omniglot20-evaluation": TWENTY | {"kind": "evaluate"},
+    "omniglot-agreement": OMNIGLOT | {"kind": "agree", "flags": SGD},
+    "miniimagenet-agreement": MINI | {"kind": "agree", "flags": SGD},
+    "omniglot-loop": OMNIGLOT | {"unrolled_steps": 0},
+    "miniimagenet-loop": MINI | {"unrolled_steps": 0},
+    "miniimagenet-stock": MINI | {
+        "vectorized": False, "convolutions": "stock"},
+    "omniglot-deterministic": OMNIGLOT | {"xla": DETERMINISTIC},
+    "miniimagenet-deterministic": MINI | {"xla": DETERMINISTIC},
+    "omniglot-tf32": OMNIGLOT | {"tf32": True},
+    "miniimagenet-tf32": MINI | {"tf32": True},
+    "omniglot-bfloat16": OMNIGLOT | {"flags": ("--mixed_bfloat16",)},
+    "miniimagenet-bfloat16": MINI | {"flags": ("--mixed_bfloat16",)},
+    "omniglot-maml": OMNIGLOT | flagfile("omniglot_5way_1shot_maml"),
+    "miniimagenet-maml": MINI | flagfile("miniimagenet_5way_1shot_maml"),
+    "omniglot-maml-agreement": OMNIGLOT | {
+        "kind": "agree", "flags": (
+            *flagfile("omniglot_5way_1shot_maml")["flags"], *SGD)},
+    "miniimagenet-maml-agreement": MINI | {
+        "kind": "agree", "flags": (
+            *flagfile("miniimagenet_5way_1shot_maml")["flags"], *SGD)},
+    "omniglot-fomaml-agreement": OMNIGLOT | {
+        "kind": "agree", "flags": ("--algorithm=fomaml", *SGD)},
+}
+COLUMNS = ("ms", "ms_with_sampling", "tasks_per_second", "relative_l2",
+           "compile_seconds", "peak_mb", "repeats")
+PEERS = {
+    "omniglot": "omniglot5", "omniglot20": "omniglot20",
+    "miniimagenet": "mini"}
+PEER_MODES = {
+    "jax-patches": ("jax_reptile.py", "--unroll", "--iterations_per_call=10"),
+    "jax-lax": ("jax_reptile.py", "--convolution=lax", "--unroll"),
+    "torch-eager": ("torch_reptile.py",),
+    "torch-graphs": ("torch_reptile.py", "--mode=graphs")}
+
+
+class Measurement:
+    """One of MEASUREMENTS, in this process."""
+
+    def __init__(self, spec: dict) -> None:
+        sys.path.insert(0, str(HERE))
+        import meta_iteration
+        import tensorflow as tf
+
+        from reptile_tf.execution import engine, threads
+        from reptile_tf.networks import mini_imagenet
+
+        self.spec, self._tf = spec, tf
+        self._gpu = bool(tf.config.list_physical_devices("GPU"))
+        for device in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
+        tf.config.experimental.enable_tensor_float_32_execution(
+            bool(spec.get("tf32")))
+        # On the device, as a run keeps them on a GPU.
+        meta_iteration.IMAGES["miniimagenet"] = (mini_imagenet, 64,
+                                                 600 if self._gpu else 30,
+                                                 True)
+        self.config, self.source = meta_iteration.source_of(
+            spec["dataset"], spec.get("ways", 5), list(spec.get("flags", ())))
+        chosen = engine.choose(self.source.network(), "on")
+        self.engine = chosen if not spec.keys() & {
+            "vectorized", "convolutions", "unrolled_steps"} else (
+            engine.Engine(
+                spec.get("vectorized", chosen.vectorized), True,
+                spec.get("convolutions", chosen.convolutions), "benchmark",
+                chosen.tasks_per_call,
+                spec.get("unrolled_steps", chosen.unrolled_steps)))
+        self.cores = threads.cpus()
+        self.trainer = self._trainer(self.engine)
+
+    def _trainer(self, engine):
+        from reptile_tf.learning.meta_training import MetaTrainer
+
+        return MetaTrainer(
+            self.source.network(), self.config.inner, self.config.meta,
+            self.source.loss, self.source.lookup, engine,
+            iterations_per_call=self.source.iterations_per_call)
+
+    def agree(self) -> dict:
+        """The displacement against the CPU's, and against itself."""
+        import numpy as np
+
+        from reptile_tf import tasks
+        from reptile_tf.execution.engine import Engine
+
+        batches = self.source.sampler(tasks.generator(0, 1))(
+            self.config.meta_batch)
+
+        def displacement(trainer):
+            return np.concatenate(
+                [np.ravel(x) for x in trainer.displacement(batches)])
+
+        start = time.perf_counter()
+        got = displacement(self.trainer)
+        seconds = time.perf_counter() - start
+        with self._tf.device("CPU:0"):
+            self.source = type(self.source)(
+                self.source.data, self.config, self.source._build)
+            want = displacement(self._trainer(Engine(False, False)))
+        return {
+            "compile_seconds": seconds,
+            "relative_l2": float(np.linalg.norm(got - want)
+                                 / np.linalg.norm(want)),
+            "repeats": bool(np.array_equal(got, displacement(self.trainer)))}
+
+    def work(self):
+        """(what is timed, its units, the same with sampling or None)."""
+        from reptile_tf import tasks
+        from reptile_tf.learning.evaluation import Evaluator
+
+        if self.spec.get("kind") == "evaluate":
+            evaluator = Evaluator(
+                self.trainer.inner_loop, self.engine, self.source.lookup,
+                measure=self.source.measure, fetch=self.source.fetch)
+            shots, batch = self.config.evaluations()[-1]
+            drawn = self.source.evaluation_tasks(
+                "test", shots, batch, self.engine.tasks_per_call,
+                tasks.generator(0, 2))
+            return lambda: evaluator.evaluate(
+                self.trainer.weights, self.trainer.state, drawn
+            ), self.engine.tasks_per_call, None
+        units = self.trainer.iterations_per_call
+        sampler = self.source.sampler(tasks.generator(0, 1))
+        number = units * self.config.meta_batch
+        fixed = sampler(number)
+        return (lambda: self.trainer.train_step(fixed), units,
+                lambda: self.trainer.train_step(sampler(number)))
+
+    def peak_mb(self) -> float | None:
+        """Of the GPU's memory."""
+        return (self._tf.config.experimental.get_memory_info("GPU:0")["peak"]
+                / 1e6 if self._gpu else None)
+
+
+def median_seconds(fn, seconds: float) -> float:
+    """Of a call, repeated for some seconds, three times at least."""
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        fn()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def measure(name: str, out: Path, others: int, deadline: float) -> None:
+    """A worker's whole work: compile, wait for the others, time alone."""
+    found = {"name": name}
+
+    def write(**figures):
+        found.update(figures)
+        (out / f"{name}.json").write_text(json.dumps(found))
+
+    ready = out / f"{name}.ready"
+    try:
+        measurement = Measurement(MEASUREMENTS[name])
+        write(engine=str(measurement.engine))
+        if measurement.spec.get("kind") == "agree":
+            write(**measurement.agree())
+            return
+        timed, units, with_sampling = measurement.work()
+        start = time.perf_counter()
+        timed()
+        write(compile_seconds=time.perf_counter() - start)
+        ready.touch()
+        while (len(list(out.glob("*.ready"))) < others
+               and time.time() < deadline):
+            time.sleep(0.2)
+        with open(out / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            timed()
+            each = median_seconds(timed, 2) / units
+            if with_sampling is None:
+                write(tasks_per_second=1 / each)
+            else:
+                write(ms=1e3 * each, ms_with_sampling=1e3 * median_seconds(
+                    with_sampling, 1) / units)
+            write(peak_mb=measurement.peak_mb())
+    except Exception as e:
+        write(error=f"{type(e).__name__}: {e}"[:500])
+        raise
+    finally:
+        ready.touch()
+
+
+def peers(python: str, out: Path, end: float) -> list[str]:
+    """Lines of the peers' figures, while there is time."""
+    lines = []
+    for mode, (script, *flags) in PEER_MODES.items():
+        for name, work in PEERS.items():
+            left = end - time.time()
+            if left < 20:
+                return [*lines, "peers: cut off, no time was left"]
+            try:
+                done = subprocess.run(
+                    [python, HERE / "peers" / script, f"--work={work}",
+                     "--repeats=20", "--json", *flags], capture_output=True,
+                    text=True, timeout=min(left, 60))
+                line = (done.stdout.splitlines() or [done.stderr.strip()])[-1]
+            except subprocess.TimeoutExpired:
+                line = "not done in time"
+            (out / f"{mode}-{name}.txt").write_text(line + "\n")
+            lines.append(f"{mode} {name}: {line[:300]}")
+    return lines
+
+
+def table(names: list[str], out: Path) -> list[str]:
+    """Lines of what the workers have written."""
+    lines = [f"{'':28}" + "".join(f"{c:>18}" for c in COLUMNS)]
+    for name in names:
+        path = out / f"{name}.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        cells = "".join(
+            f"{found.get(c) if found.get(c) is not None else '-':>18.4}"
+            if isinstance(found.get(c), float) else
+            f"{'-' if found.get(c) is None else str(found[c]):>18}"
+            for c in COLUMNS)
+        lines.append(f"{name:28}{cells}  {found.get('error', '')}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--only", default=",".join(MEASUREMENTS),
+                        help="measurements, comma-separated")
+    parser.add_argument("--seconds", type=float, default=450,
+                        help="after which whatever is left is stopped")
+    parser.add_argument("--peer_python", default="",
+                        help="interpreter with JAX and PyTorch; none: no peers")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.worker:
+        name, others, deadline = args.worker
+        sys.argv[1:] = []
+        from absl import flags
+        flags.FLAGS(sys.argv)
+        measure(name, args.out, int(others), float(deadline))
+        return
+    names = args.only.split(",")
+    unknown = [name for name in names if name not in MEASUREMENTS]
+    if unknown:
+        parser.error(f"--only={unknown[0]} is none of "
+                     f"{', '.join(MEASUREMENTS)}")
+    for stale in args.out.glob("*.ready"):
+        stale.unlink()
+    start = time.time()
+    # Half for tracing and compiling, then those that are ready are timed.
+    end, deadline = start + args.seconds, start + args.seconds / 2
+    workers = []
+    for name in names:
+        env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", XLA_FLAGS=" ".join(
+            [os.environ.get("XLA_FLAGS", ""),
+             MEASUREMENTS[name].get("xla", "")]).strip())
+        with open(args.out / f"{name}.log", "w") as log:
+            workers.append(subprocess.Popen(
+                [sys.executable, __file__, f"--out={args.out}", "--worker",
+                 name, str(len(names)), str(deadline)], env=env, stdout=log,
+                stderr=subprocess.STDOUT))
+    for worker in workers:
+        try:
+            worker.wait(max(end - time.time(), 0))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+    lines = table(names, args.out)
+    if args.peer_python:
+        lines += peers(args.peer_python, args.out, end)
+    (args.out / "table.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
