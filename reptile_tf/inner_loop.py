@@ -150,7 +150,8 @@ class InnerLoop:
         self._loss = loss
         self._jit = jit
         self._gradient = self.gradient if jit else tf.function(
-            self.gradient, experimental_attributes={"_noinline": True})
+            self.gradient, autograph=False,
+            experimental_attributes={"_noinline": True})
         self._constants = [v.value for v in model.non_trainable_variables]
 
     def initial_state(self) -> InnerState:
