@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 # Test processes: one for each core, and 1.5 GB of memory each.
-TESTERS = -n auto --maxprocesses=4
+TESTERS = -n auto --maxprocesses=4 --dist=worksteal
 # Tests of the real data sets run where this folder exists.
 DATA = ../shared/data
 export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)

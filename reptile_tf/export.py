@@ -76,7 +76,8 @@ class Initialization(tf.Module):
         self.v = [tf.Variable(v, trainable=False) for v in state.v]
         self.m = [tf.Variable(m, trainable=False) for m in state.m]
         self.t = tf.Variable(state.t, trainable=False)
-        self.adapt_and_predict = tf.function(self._adapt_and_predict)
+        self.adapt_and_predict = tf.function(
+            self._adapt_and_predict, autograph=False)
         for dtype in INTEGER_TYPES if self._classifies else [None]:
             self.adapt_and_predict.get_concrete_function(
                 *self.adaptation_signature(dtype))
@@ -131,7 +132,7 @@ class Initialization(tf.Module):
         return self._adapt(support_images, support_labels, query_images,
                            transductive)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _adapt(self, support_images, support_labels, query_images,
                transductive):
         for name, images in (("support", support_images),
@@ -168,7 +169,8 @@ def save(model: keras.Model, trainer: MetaTrainer, config: Config,
         return
     signatures = {
         "serving_default": tf.function(
-            module.predict, input_signature=[module.spec("images")]),
+            module.predict, input_signature=[module.spec("images")],
+            autograph=False),
         # A signature has one type of labels; Python numbers and NumPy arrays
         # of any integer type are converted to it. Tensors of other types go
         # to the loaded object's own adapt_and_predict.

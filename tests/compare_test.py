@@ -335,20 +335,19 @@ def test_bad_input(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "a.png").exists()
 
 
-def test_the_command(three):
+def test_the_command(three, capsys):
     """Without TensorFlow's chatter; without a folder: usage, status 2."""
-    def command(*arguments):
-        environment = {k: v for k, v in os.environ.items()
-                       if k != "TF_CPP_MIN_LOG_LEVEL"}
-        return subprocess.run(
-            [sys.executable, "-m", "reptile_tf.compare", *arguments],
-            cwd=ROOT, env=environment, capture_output=True, text=True)
-    done = command(three, "--format=csv")
+    environment = {k: v for k, v in os.environ.items()
+                   if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "reptile_tf.compare", three, "--format=csv"],
+        cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 5
-    done = command()
-    assert done.returncode == 2 and "arguments are required: DIR" in (
-        done.stderr)
+    with pytest.raises(SystemExit) as ended:
+        compare.main(["compare"])
+    assert ended.value.code == 2 and "arguments are required: DIR" in (
+        capsys.readouterr().err)
 
 
 def test_the_band_is_over_seeds():

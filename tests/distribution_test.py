@@ -85,7 +85,7 @@ def workers(run, *flags, scripts=(ROOT / "tests" / "tiny.py",) * 2,
 
 def end(process, status):
     """What it printed; it must end with this status, and no traceback."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == status, output
     assert "Traceback" not in output, output
     return output

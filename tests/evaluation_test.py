@@ -1,5 +1,7 @@
 """Evaluation against a plain computation, one task at a time."""
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -42,7 +44,15 @@ def draw(number=11):
 
 
 def setting(normalized=True, engine="graph-vectorized", modes=(True, False)):
-    """(evaluator, phi, state): a state that is not zero."""
+    """(evaluator, phi, state): a state that is not zero.
+
+    The same for all tests that ask for the same: it is traced once.
+    """
+    return new_setting(normalized, engine, modes)
+
+
+@cache
+def new_setting(normalized, engine, modes):
     engine, model = ENGINES[engine], network(normalized)
     inner = InnerLoop(models.inner_clone(model, engine.convolutions),
                       InnerConfig(learning_rate=0.02))
@@ -54,8 +64,11 @@ def setting(normalized=True, engine="graph-vectorized", modes=(True, False)):
                      modes), phi, state
 
 
-def plain_logits(task, transductive):
-    """Stock Keras: its Adam set to (v, t), its batch norm in training mode."""
+def plain_logits(task):
+    """Of both modes, transductive first.
+
+    Stock Keras: its Adam set to (v, t), its batch norm in training mode.
+    """
     model, pixels = network(), images()
     optimizer = keras.optimizers.Adam(0.02, beta_1=0.0, epsilon=1e-8)
     optimizer.build(model.trainable_variables)
@@ -71,9 +84,7 @@ def plain_logits(task, transductive):
         variables = [v.value for v in model.trainable_variables]
         optimizer.apply(tape.gradient(loss, variables),
                         model.trainable_variables)
-    if transductive:
-        return model(pixels[task.query_inputs], training=True).numpy()
-    return np.stack([
+    return model(pixels[task.query_inputs], training=True).numpy(), np.stack([
         model(pixels[[*task.support_inputs, q]], training=True)[-1]
         for q in task.query_inputs])
 
@@ -83,12 +94,11 @@ def test_logits_equal_a_plain_computation(engine):
     evaluator, phi, state = setting(engine=engine)
     drawn = draw(2)
     got = evaluator.outputs(phi, state, drawn)
-    for mode, logits in zip((True, False), got, strict=True):
-        assert logits.shape == (2, WAYS, WAYS)
-        for i in range(2):
-            task = tasks.EvaluationTasks(*(a[i] for a in drawn))
-            np.testing.assert_allclose(logits[i], plain_logits(task, mode),
-                                       atol=2e-4)
+    for i in range(2):
+        want = plain_logits(tasks.EvaluationTasks(*(a[i] for a in drawn)))
+        for logits, plain in zip(got, want, strict=True):
+            assert logits.shape == (2, WAYS, WAYS)
+            np.testing.assert_allclose(logits[i], plain, atol=2e-4)
 
 
 def test_scores_count_every_query_of_every_task():
@@ -96,10 +106,11 @@ def test_scores_count_every_query_of_every_task():
     drawn, done = draw(11), []
     scores = evaluator.evaluate(phi, state, drawn, done.append)
     assert done == [8, 3]
-    for score, mode in zip(scores, (True, False), strict=True):
-        correct = [
-            (plain_logits(tasks.EvaluationTasks(*(a[i] for a in drawn)), mode)
-             .argmax(-1) == np.arange(WAYS)).mean() for i in range(11)]
+    plain = [plain_logits(tasks.EvaluationTasks(*(a[i] for a in drawn)))
+             for i in range(11)]
+    for score, mode, logits in zip(scores, (True, False),
+                                   zip(*plain, strict=True), strict=True):
+        correct = [(x.argmax(-1) == np.arange(WAYS)).mean() for x in logits]
         assert score.transductive == mode and score.tasks == 11
         assert score.steps == 5
         np.testing.assert_allclose(score.mean, np.mean(correct))
@@ -108,7 +119,8 @@ def test_scores_count_every_query_of_every_task():
 
 
 def test_one_trace_serves_many_tasks():
-    evaluator, phi, state = setting()
+    evaluator, phi, state = new_setting.__wrapped__(
+        True, "graph-vectorized", (True, False))
     for number in (3, 8, 20):
         evaluator.evaluate(phi, state, draw(number))
     assert evaluator._compiled.experimental_get_tracing_count() == 1

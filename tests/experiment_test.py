@@ -408,15 +408,12 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path):
     assert a[1]["sampler"] == b[1]["sampler"]
 
 
-def test_a_change_of_threads_is_warned_of(finished):
+def test_a_change_of_threads_is_warned_of(finished, capsys):
     folder, _ = finished
     checkpoints = Checkpoints(folder / "checkpoints")
     arrays, meta = checkpoints.load(print)
     meta["environment"]["num_threads"] = 99
     checkpoints.save(12, arrays, meta)
-    process = subprocess.run(
-        [sys.executable, ROOT / "tests" / "tiny.py", f"--run_dir={folder}",
-         "--val_classes=4", "--pretrained", "--shots=1", "--eval_samples=2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True)
-    assert "warning: num_threads was 99, now" in process.stdout
+    assert main(folder, "--val_classes=4", "--pretrained", "--shots=1",
+                "--eval_samples=2") == 0
+    assert "warning: num_threads was 99, now" in capsys.readouterr().out

@@ -225,12 +225,16 @@ def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
-def test_the_network_sees_paper_1_and_ink_0():
-    source = omniglot.load(Config(data="synthetic"))
+@pytest.fixture(scope="module")
+def synthetic():
+    return omniglot.load(Config(data="synthetic"))
+
+
+def test_the_network_sees_paper_1_and_ink_0(synthetic):
     index = np.array([[3, 70_000]])
-    seen = source.lookup(index).numpy()
+    seen = synthetic.lookup(index).numpy()
     assert seen.dtype == np.float32 and set(np.unique(seen)) == {0.0, 1.0}
-    np.testing.assert_array_equal(seen, source.data.images[index] == 255)
+    np.testing.assert_array_equal(seen, synthetic.data.images[index] == 255)
 
 
 def test_validation_classes_out_of_range():
@@ -238,8 +242,8 @@ def test_validation_classes_out_of_range():
         omniglot.split(tiny_drawings(), 0, 1200, "x")
 
 
-def test_synthetic_data_has_omniglots_shapes():
-    data = omniglot.load(Config(data="synthetic")).data
+def test_synthetic_data_has_omniglots_shapes(synthetic):
+    data = synthetic.data
     assert data.images.shape == ((4800 + 423) * 20, 28, 28, 1)
     assert "synthetic" in data.source
     Config(shots=(19,), classes=20).check_data(data.splits)

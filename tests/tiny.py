@@ -14,9 +14,11 @@ NAME, FILLS_A_THREAD = "tiny", False
 CONFIG, table = omniglot.CONFIG, few_shot.table
 DEFAULTS = {
     "classes": 3, "train_shots": 4, "inner_batch": 5, "inner_iters": 2,
-    "meta_batch": 2, "meta_iters": 12, "eval_iters": 3, "eval_samples": 9,
+    "meta_batch": 2, "meta_iters": 12, "eval_iters": 2, "eval_samples": 9,
     "eval_interval": 5, "eval_interval_samples": 4, "shots": (1, 2),
-    "learning_rate": 0.01}
+    "learning_rate": 0.01,
+    # XLA compiles longer than these runs take.
+    "jit_compile": "off"}
 
 
 def load(config, examples: int = 6) -> few_shot.FewShotImages:

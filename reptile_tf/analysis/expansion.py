@@ -44,7 +44,7 @@ def meta_gradients(model: keras.Model, name: str, batches: Batches,
         squared_error, unroll=True)
     phi = [w.value.value() for w in inner.model.trainable_variables]
 
-    @tf.function
+    @tf.function(autograph=False)
     def displacements(batches):
         return side_by_side(
             lambda task: update.rule(inner, phi, inner.initial_state(),

@@ -35,7 +35,7 @@ class Distributed(Replicas):
         super().__init__(
             cluster, strategy.num_replicas_in_sync // cluster.processes)
         self._strategy = strategy
-        self._sum = tf.function(self._sum_of_firsts)
+        self._sum = tf.function(self._sum_of_firsts, autograph=False)
 
     def _run(self, fn: Callable[[tf.Tensor, Any], Any]) -> Any:
         """fn(local number, replica context) on each local replica."""

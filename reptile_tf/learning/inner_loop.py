@@ -60,7 +60,8 @@ class InnerLoop:
         self.decay = self._optimizer.decay
         self.apply_gradient = self._optimizer.apply_gradient
         self._gradient = self.gradient if one_graph else tf.function(
-            self.gradient, experimental_attributes={"_noinline": True})
+            self.gradient, autograph=False,
+            experimental_attributes={"_noinline": True})
         self._constants = [v.value for v in model.non_trainable_variables]
 
     def initial_state(self) -> InnerState:
