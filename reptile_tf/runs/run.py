@@ -1,0 +1,123 @@
+"""A run from its configuration to result.json."""
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from reptile_tf import export
+from reptile_tf.configuration.config import Config
+from reptile_tf.errors import InputError
+from reptile_tf.execution.cluster import cluster_of
+from reptile_tf.execution.replicas import Replicas
+from reptile_tf.execution.strategies import replicas_of
+from reptile_tf.execution.threads import use_threads
+from reptile_tf.learning.meta_training import NonFiniteError
+from reptile_tf.records.provenance import environment
+from reptile_tf.records.run_directory import RunDirectory
+from reptile_tf.records.run_log import log_to, logger
+from reptile_tf.reporting.progress import Progress
+from reptile_tf.runs.experiment import Experiment
+from reptile_tf.runs.interrupts import Interrupts, Stopped
+from reptile_tf.runs.resuming import restore, save
+from reptile_tf.runs.scoring import final
+from reptile_tf.runs.training import train
+
+
+def _prepare_devices(dataset, config: Config, log) -> Replicas:
+    cluster = cluster_of(config.distribution)
+    use_threads(config, dataset, cluster.processes)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return replicas_of(config.distribution, log.info)
+
+
+def _log_devices(log) -> None:
+    found = environment()
+    log.info("device: %s, %s threads; TensorFlow %s, Keras %s",
+             found["device"], found["num_threads"],
+             found["versions"]["tensorflow"], found["versions"]["keras"])
+
+
+def run_directory_of(dataset, config: Config) -> RunDirectory:
+    """--run_dir, or its default."""
+    return RunDirectory(
+        Path(config.run_dir or (
+            f"runs/{dataset.NAME}-{config.algorithm}-seed{config.seed}")),
+        cluster_of(config.distribution).chief)
+
+
+def run(dataset, config: Config, progress: Progress | None = None
+        ) -> dict[str, Any]:
+    """Train (or go on), export, evaluate; returns result.json's content.
+
+    Args:
+      dataset: a module of `datasets`.
+      config: the flags.
+      progress: the line that shows how far it is.
+
+    Raises:
+      InputError: bad input.
+      NonFiniteError: NaN or infinity; the last good checkpoint is kept.
+      Stopped: a signal came; a checkpoint was written.
+    """
+    log = logger()
+    replicas = _prepare_devices(dataset, config, log)
+    directory = run_directory_of(dataset, config)
+    with replicas.name_lost_workers(directory.progress):
+        return _run(dataset, config, directory, replicas, log, progress)
+
+
+def _run(dataset, config: Config, directory: RunDirectory,
+         replicas: Replicas, log, progress: Progress | None
+         ) -> dict[str, Any]:
+    if directory.writes:
+        directory.open(config)
+        log_to(log, directory.path)
+    replicas.maximum(0)  # The others wait until the chief has it open.
+    finished = directory.finished(config)
+    if finished is not None:
+        log.info("already finished: %s; --pretrained evaluates it again",
+                 directory.result)
+        return report(dataset, finished, log)
+    _log_devices(log)
+    with Interrupts(replicas.maximum) as interrupts:
+        interrupts.at_once = True
+        experiment = Experiment(dataset, config, directory, log, progress,
+                                replicas)
+        interrupts.at_once = False
+        restore(experiment)
+        try:
+            if not config.pretrained:
+                train(experiment, interrupts)
+                if config.export:
+                    _export(experiment)
+            result = final(experiment, interrupts)
+        except Stopped as e:
+            if not config.pretrained:
+                save(experiment)
+            log.info("stopped by %s at meta-iteration %s; the same command "
+                     "goes on from here", e,
+                     f"{experiment.trainer.iteration:,}")
+            raise
+        except NonFiniteError as e:
+            raise InputError(f"{e}; {directory.progress()} is kept") from e
+    directory.write_result(result, config)
+    log.info("result: %s", directory.result)
+    return report(dataset, result, log)
+
+
+def _export(run: Experiment) -> None:
+    """Write initialization/."""
+    run.trainer.assign_to(run.model)
+    export.save(
+        run.model, run.trainer, run.config,
+        run.directory.initialization if run.directory.writes else None)
+    run.log.info("initialization: %s", run.directory.initialization)
+
+
+def report(dataset, result: dict[str, Any], log) -> dict[str, Any]:
+    """Log the table of a result; returns the result."""
+    for line in dataset.table(result):
+        log.info("%s", line)
+    return result
