@@ -1,7 +1,9 @@
 """Free memory, with NVML and TensorFlow replaced."""
 
+import math
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 import tensorflow as tf
 
@@ -19,9 +21,21 @@ def test_free_memory_of_the_first_visible_gpu(monkeypatch, visible, device):
     monkeypatch.setattr(tf.config.experimental, "get_memory_info",
                         lambda _: {"current": 100, "peak": 300})
     monkeypatch.setattr(memory, "pynvml", SimpleNamespace(
-        nvmlInit=lambda: None, nvmlShutdown=lambda: None,
+        NVMLError=OSError, nvmlInit=lambda: None, nvmlShutdown=lambda: None,
         nvmlDeviceGetHandleByIndex=lambda i: i,
         nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(
             free=1000 if handle == device else -1)))
     assert memory.available() == 1200
+
+
+def test_a_driver_that_does_not_say_forbids_nothing(monkeypatch):
+    def fail():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info",
+                        lambda _: {"current": 100, "peak": 300})
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    assert memory.available() == math.inf
+    memory.require(10**15, "everything", "")

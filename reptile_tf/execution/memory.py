@@ -1,5 +1,6 @@
 """Memory needed against memory available, before anything long starts."""
 
+import math
 import os
 
 import numpy as np
@@ -10,13 +11,19 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 
 
-def available() -> int:
-    """Free bytes where tensors live: on the first GPU, or on the host."""
+def available() -> float:
+    """Free bytes where tensors live: on the first GPU, or on the host.
+
+    Infinity where the GPU's driver does not say.
+    """
     if not tf.config.list_physical_devices("GPU"):
         return psutil.virtual_memory().available
     # What TensorFlow has taken and does not use now is free for it, too.
     own = tf.config.experimental.get_memory_info("GPU:0")
-    return _free_on_gpu() + own["peak"] - own["current"]
+    try:
+        return _free_on_gpu() + own["peak"] - own["current"]
+    except pynvml.NVMLError:
+        return math.inf
 
 
 def _free_on_gpu() -> int:
