@@ -85,7 +85,7 @@ class Measurement:
         import meta_iteration
         import tensorflow as tf
 
-        from reptile_tf.execution import engine, threads
+        from reptile_tf.execution import engine
         from reptile_tf.networks import mini_imagenet
 
         self.spec, self._tf = spec, tf
@@ -100,15 +100,14 @@ class Measurement:
                                                  True)
         self.config, self.source = meta_iteration.source_of(
             spec["dataset"], spec.get("ways", 5), list(spec.get("flags", ())))
-        chosen = engine.choose(self.source.network(), "on")
+        chosen = engine.choose(self.source.network())
         self.engine = chosen if not spec.keys() & {
             "vectorized", "convolutions", "unrolled_steps"} else (
             engine.Engine(
-                spec.get("vectorized", chosen.vectorized), True,
+                spec.get("vectorized", chosen.vectorized), chosen.jit,
                 spec.get("convolutions", chosen.convolutions), "benchmark",
                 chosen.tasks_per_call,
                 spec.get("unrolled_steps", chosen.unrolled_steps)))
-        self.cores = threads.cpus()
         self.trainer = self._trainer(self.engine)
 
     def _trainer(self, engine):
