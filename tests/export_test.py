@@ -161,7 +161,7 @@ def test_adapt_and_predict_equals_evaluation_of_its_schedule(
 
 
 def test_the_state_is_the_mean_of_the_slots(trained):
-    slots = trained.slots_state
+    slots = trained.slots.gathered()
     assert slots.v[0].shape[0] == 2
     for v, want in zip(mean_state(slots).v, slots.v, strict=True):
         np.testing.assert_allclose(v, np.mean(want, 0), rtol=1e-6)

@@ -112,9 +112,9 @@ def test_outer_clip_bounds_each_element_of_what_the_optimizer_is_given():
 def test_state_goes_on_from_iteration_to_iteration(order, slots, steps):
     trainer, draw = trainer_of(task_order=order), sampler()
     trainer.train_step(draw(2))
-    first = trainer.slots_state
+    first = trainer.slots.gathered()
     trainer.train_step(draw(2))
-    second = trainer.slots_state
+    second = trainer.slots.gathered()
     assert int(first.t) == steps and int(second.t) == 2 * steps
     assert all(v.shape[0] == slots for v in second.v)
     for a, b in zip(trainer.state.v, second.v, strict=True):
@@ -126,9 +126,9 @@ def test_momentum_goes_on_as_v_does():
     inner, draw = InnerConfig(0.05, inner_beta1=0.9), sampler()
     trainer = trainer_of(inner=inner)
     trainer.train_step(draw(2))
-    first = trainer.slots_state
+    first = trainer.slots.gathered()
     trainer.train_step(draw(2))
-    second = trainer.slots_state
+    second = trainer.slots.gathered()
     for a, b, mean in zip(first.m, second.m, trainer.state.m, strict=True):
         assert b.shape[0] == 2 and np.any(a != b)
         np.testing.assert_allclose(mean, np.mean(b, 0), rtol=1e-5, atol=1e-9)
