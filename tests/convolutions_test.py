@@ -6,7 +6,11 @@ import pytest
 import tensorflow as tf
 
 from reptile_tf import networks as models
-from reptile_tf.networks.layers import GatheredConv2D, SlicedConv2D
+from reptile_tf.networks.layers import (
+    GatheredConv2D,
+    SlicedConv2D,
+    convolutions,
+)
 
 SHAPES = [
     ((7, 10), (3, 3), (2, 2), "same"), ((8, 5), (3, 2), (1, 2), "same"),
@@ -49,15 +53,21 @@ def derivatives(model, x, weight, direction, along):
     return first + outer.gradient(product, [x, *weights])
 
 
+@pytest.mark.parametrize("kind, jit", [
+    ("gathered", False), ("sliced", False), ("sliced", True)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_derivatives_are_the_stock_ones(rng, shape):
-    """In float64, of both orders, with respect to inputs and kernel."""
-    model, clone = pair("gathered", *shape, dtype="float64")
+def test_derivatives_are_the_stock_ones(monkeypatch, rng, shape, kind, jit):
+    """In float64, of both orders, with respect to inputs and kernel.
+
+    The kernel's gradient is the sum of several products.
+    """
+    monkeypatch.setattr(convolutions, "CHUNK", 7)
+    model, clone = pair(kind, *shape, dtype="float64")
     x = tf.constant(rng.normal(size=(5, *shape[0], 3)))
     weight = rng.normal(size=model(x).shape)
     direction = rng.normal(size=x.shape)
     along = rng.normal(size=model.trainable_variables[0].shape)
-    compiled = tf.function(derivatives)
+    compiled = tf.function(derivatives, jit_compile=jit)
     for want, got in zip(derivatives(model, x, weight, direction, along),
                          compiled(clone, x, weight, direction, along),
                          strict=True):
@@ -72,3 +82,12 @@ def test_only_small_convolutions_are_gathered():
         clone = models.inner_clone(build(3), "gathered")
         assert [isinstance(layer, GatheredConv2D) for layer in clone.layers
                 if layer.name.startswith("conv")] == want
+
+
+@pytest.mark.parametrize("rows, chunk, want", [
+    (12, 4, 3), (12, 5, 2), (12, 100, 1), (13, 4, 1), (6, 1, 6)])
+def test_a_gradient_is_of_parts_of_equally_many_rows(
+        monkeypatch, rows, chunk, want):
+    """As many parts as can be, none of fewer rows than a chunk."""
+    monkeypatch.setattr(convolutions, "CHUNK", chunk)
+    assert convolutions.parts(rows) == want

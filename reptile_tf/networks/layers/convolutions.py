@@ -15,7 +15,7 @@ import tensorflow as tf
 
 # Above this many positions sliced patches no longer fit a CPU's caches.
 MAX_SLICED_POSITIONS = 28 * 28
-# Rows of one of the products that a kernel's gradient is the sum of.
+# The fewest rows of a product that a kernel's gradient is the sum of.
 CHUNK = 256
 # Outputs of more positions than this are convolved faster by the stock kernel.
 MAX_GATHERED_POSITIONS = 14 * 14
@@ -42,20 +42,63 @@ def padded(images: tf.Tensor, down: Sequence[int], across: Sequence[int],
     return pad(images)
 
 
+def frame(sizes: Sequence[int], windows: Sequence[int],
+          strides: Sequence[int], padding: str) -> list[tuple[int, int, int]]:
+    """(outputs, padding before, padding after), down and across."""
+    result = []
+    for size, window, stride in zip(sizes, windows, strides, strict=True):
+        if padding == "same":
+            outputs = -(-size // stride)
+            pad = max((outputs - 1) * stride + window - size, 0)
+            result.append((outputs, pad // 2, pad - pad // 2))
+        else:
+            result.append(((size - window) // stride + 1, 0, 0))
+    return result
+
+
+def window_slices(images: tf.Tensor, windows: Sequence[int],
+                  strides: Sequence[int], padding: str, value: float = 0.0
+                  ) -> list[tf.Tensor]:
+    """For each position in a window, row by row, what all windows have there.
+
+    Args:
+      images: [B, H, W, C].
+      windows: their height and width.
+      strides: down and across.
+      padding: "same", with `value` around the images, or "valid".
+
+    Returns:
+      height * width tensors [B, outputs down, outputs across, C].
+    """
+    (out_h, *pad_h), (out_w, *pad_w) = frame(
+        images.shape[1:3], windows, strides, padding)
+    down, across = strides
+    images = padded(images, pad_h, pad_w, value)
+    return [images[:, r:r + (out_h - 1) * down + 1:down,
+                   c:c + (out_w - 1) * across + 1:across]
+            for r in range(windows[0]) for c in range(windows[1])]
+
+
+def parts(rows: int | None) -> int:
+    """As many equal parts as rows can be in, of CHUNK or more; one if None."""
+    if rows is None:
+        return 1
+    return next(n for n in range(max(rows // CHUNK, 1), 0, -1)
+                if rows % n == 0)
+
+
 def product(patches: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """[M, D], [D, F] -> [M, F], M large beside D and F.
 
     The kernel's gradient sums over M. It is computed as several products of
-    at most CHUNK rows and their sum: a GPU runs one product of so few results
-    on a few of its processors.
+    equally many rows, CHUNK or more, and their sum: a GPU runs one product of
+    so few results on a few of its processors.
     """
     @tf.custom_gradient
     def multiply(patches, kernel):
         def gradient(upstream):
-            rows = patches.shape[0]
-            parts = 1 if rows is None else next(
-                n for n in range(-(-rows // CHUNK), rows + 1) if rows % n == 0)
-            a, b = (tf.reshape(x, [parts, -1, x.shape[-1]])
+            number = parts(patches.shape[0])
+            a, b = (tf.reshape(x, [number, -1, x.shape[-1]])
                     for x in (patches, upstream))
             return (tf.matmul(upstream, kernel, transpose_b=True),
                     tf.reduce_sum(tf.matmul(a, b, transpose_a=True), 0))
@@ -83,31 +126,15 @@ class SlicedConv2D(keras.layers.Conv2D):
     @property
     def frame(self) -> list[tuple[int, int, int]]:
         """(outputs, padding before, padding after), down and across."""
-        shape = self.get_build_config()["input_shape"][1:3]
-        result = []
-        for size, kernel, stride in zip(shape, self.kernel_size, self.strides,
-                                        strict=True):
-            if self.padding == "same":
-                outputs = -(-size // stride)
-                pad = max((outputs - 1) * stride + kernel - size, 0)
-                result.append((outputs, pad // 2, pad - pad // 2))
-            else:
-                result.append(((size - kernel) // stride + 1, 0, 0))
-        return result
+        return frame(self.get_build_config()["input_shape"][1:3],
+                     self.kernel_size, self.strides, self.padding)
 
     def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C], [rows * columns * C, F] -> [B * positions, F]."""
-        (out_h, *pad_h), (out_w, *pad_w) = self.frame
-        down, across = self.strides
-        inputs = padded(inputs, pad_h, pad_w)
         # Stacked, not concatenated, whose second derivative under XLA is an
         # operation that does not vectorize.
-        patches = tf.stack([
-            inputs[:, r:r + (out_h - 1) * down + 1:down,
-                   c:c + (out_w - 1) * across + 1:across]
-            for r in range(self.kernel_size[0])
-            for c in range(self.kernel_size[1])
-        ], axis=3)
+        patches = tf.stack(window_slices(
+            inputs, self.kernel_size, self.strides, self.padding), axis=3)
         return product(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
 
     def call(self, inputs):

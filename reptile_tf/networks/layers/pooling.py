@@ -5,7 +5,7 @@ import functools
 import keras
 import tensorflow as tf
 
-from reptile_tf.networks.layers.convolutions import padded
+from reptile_tf.networks.layers.convolutions import window_slices
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):
@@ -74,27 +74,11 @@ class SlicedMaxPooling2D(MaxPooling2D):
     """
 
     def call(self, inputs):
-        (out_h, *pad_h), (out_w, *pad_w) = (
-            self._frame(size, pool) for size, pool in zip(
-                inputs.shape[1:3], self.pool_size, strict=True))
-        down, across = self.pool_size
-        inputs = padded(inputs, pad_h, pad_w, inputs.dtype.min)
-        windows = tf.reshape(
-            inputs[:, :out_h * down, :out_w * across],
-            [-1, out_h, down, out_w, across, inputs.shape[-1]])
-        values = [windows[:, :, r, :, c] for r in range(down)
-                  for c in range(across)]
+        values = window_slices(inputs, self.pool_size, self.strides,
+                               self.padding, inputs.dtype.min)
         highest = tf.stop_gradient(functools.reduce(tf.maximum, values))
         chosen = values.pop()
         while values:
             value = values.pop()
             chosen = tf.where(value >= highest, value, chosen)
         return chosen
-
-    def _frame(self, size: int, pool: int) -> tuple[int, int, int]:
-        """(outputs, padding before, padding after) along an axis."""
-        if self.padding == "valid":
-            return size // pool, 0, 0
-        outputs = -(-size // pool)
-        pad = outputs * pool - size
-        return outputs, pad // 2, pad - pad // 2
