@@ -10,7 +10,7 @@ from reptile_tf import quiet_tensorflow  # noqa: F401  (before anything imports 
 from reptile_tf.execution.engine import Engine
 
 ENGINES = {
-    "graph-unrolled": Engine(False, False, "gathered"),
+    "graph-unrolled": Engine(False, False, "gathered", unrolled_steps=5),
     "graph-stock": Engine(False, False, "stock"),
     "graph-vectorized": Engine(True, False, "sliced"),
     "xla-unrolled": Engine(False, True, "stock"),

@@ -26,3 +26,9 @@ def test_the_engine_of_a_model(monkeypatch, gpus, model, flag, want, reason):
     chosen = engine.choose(model, flag)
     assert (chosen.vectorized, chosen.jit, chosen.convolutions) == want
     assert reason in str(chosen)
+
+
+@pytest.mark.parametrize("gpus, want", [([], 1), (["GPU"], 20)])
+def test_a_gpu_makes_many_meta_iterations_a_call(monkeypatch, gpus, want):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: gpus)
+    assert engine.iterations_per_call() == want

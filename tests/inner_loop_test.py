@@ -139,10 +139,10 @@ def test_weight_decay_comes_before_the_gradient(rng):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_adapt_is_k_steps(rng, unroll):
+@pytest.mark.parametrize("unrolled_steps", [5, 6])
+def test_adapt_is_k_steps(rng, unrolled_steps):
     inner = loop(learning_rate=0.1)
-    inner.unroll = unroll
+    inner.unrolled_steps = unrolled_steps
     x = tf.constant(rng.normal(size=(6, 4, 3)))
     y = tf.constant(rng.normal(size=(6, 4, 1)))
     weights = [w.value.value() for w in inner.model.trainable_variables]

@@ -1,5 +1,7 @@
 """The rules against the paper's formulas, and the contract of the registry."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -48,7 +50,8 @@ def inner_of(model, second_order=False, **config):
     clone = models.inner_clone(model)
     loss = config.pop("loss", None)
     return InnerLoop(clone, InnerConfig(**config),
-                     *([loss] if loss else []), unroll=second_order)
+                     *([loss] if loss else []),
+                     unrolled_steps=math.inf if second_order else 0)
 
 
 def regression_batches(rng, k, batch=5, last=4):
@@ -353,8 +356,10 @@ def setting(name, order, engine, optimizer, dtype, recompute=False,
     clone = models.inner_clone(model, engine.convolutions, mixed)
     config = InnerConfig(learning_rate=0.01, inner_optimizer=optimizer,
                          inner_beta1=beta1)
-    inner = InnerLoop(clone, config, unroll=REGISTRY[name].second_order,
-                      recompute=recompute, one_graph=engine.jit)
+    inner = InnerLoop(
+        clone, config, recompute=recompute, one_graph=engine.jit,
+        unrolled_steps=math.inf if REGISTRY[name].second_order
+        else engine.unrolled_steps)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
            + model.get_weights()[5:]]
     slots = 3 if order == "parallel" else 1

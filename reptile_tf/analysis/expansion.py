@@ -5,6 +5,7 @@ k = 2; 37, 39, 41), and the residual of the expansion against alpha. The rules
 are those that train, `rules.REGISTRY`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def meta_gradients(model: keras.Model, name: str, batches: Batches,
     update = REGISTRY[name]
     inner = InnerLoop(
         inner_clone(model), InnerConfig(alpha, "sgd", "sum"),
-        squared_error, unroll=True)
+        squared_error, unrolled_steps=math.inf)
     phi = [w.value.value() for w in inner.model.trainable_variables]
 
     @tf.function(autograph=False)

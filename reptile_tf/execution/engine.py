@@ -19,6 +19,7 @@ from reptile_tf.networks.layers import MAX_SLICED_POSITIONS
 JIT_COMPILE = ("auto", "on", "off")
 CPU_TASKS_PER_CALL, GPU_TASKS_PER_CALL = 8, 256
 CPU_UNROLLED_STEPS, GPU_UNROLLED_STEPS = 5, 10
+GPU_ITERATIONS_PER_CALL = 20
 # Layers whose operations vectorize over tasks without falling back to loops.
 VECTORIZABLE = (
     keras.layers.InputLayer,
@@ -110,6 +111,15 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     steps = GPU_UNROLLED_STEPS if on_gpu else 0 if jit else CPU_UNROLLED_STEPS
     return Engine(vectorized, jit, convolutions, reason,
                   GPU_TASKS_PER_CALL if on_gpu else CPU_TASKS_PER_CALL, steps)
+
+
+def iterations_per_call() -> int:
+    """Meta-iterations of a compiled call, where only indices go in.
+
+    A convolutional network's takes a CPU longer than the call, a GPU not.
+    """
+    on_gpu = tf.config.list_physical_devices("GPU")
+    return GPU_ITERATIONS_PER_CALL if on_gpu else 1
 
 
 def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:

@@ -29,8 +29,6 @@ class InnerLoop:
         only its non-trainable ones, as constants.
       config: the optimizer.
       loss: losses per example.
-      unroll: write the steps out in the graph instead of a loop. Needed for
-        gradients through the steps under XLA.
       recompute: where a gradient is taken through the steps, keep only the
         weights between them and run each step again on the way back.
       one_graph: all operations in one graph, which XLA needs and fuses. Else
@@ -38,8 +36,9 @@ class InnerLoop:
         TensorFlow's CPU pass may visit a pooling's gradient before the
         pooling, by chance, and then leaves it at a kernel nine times slower),
         and the optimizer works on small weights together.
-      unrolled_steps: loops of at most so many steps are written out, where
-        that saves time.
+      unrolled_steps: at most so many steps are written out in the graph, more
+        are a loop. Gradients through the steps under XLA need all of them
+        written out: math.inf.
     """
 
     def __init__(
@@ -47,12 +46,11 @@ class InnerLoop:
         model: keras.Model,
         config: InnerConfig,
         loss: Loss = cross_entropy,
-        unroll: bool = False,
         recompute: bool = False,
         one_graph: bool = True,
-        unrolled_steps: int = 0,
+        unrolled_steps: float = 0,
     ) -> None:
-        self.model, self.config, self.unroll = model, config, unroll
+        self.model, self.config = model, config
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self._loss = loss
         self._one_graph = one_graph
@@ -109,7 +107,7 @@ class InnerLoop:
         """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
         steps = inputs.shape[0]
         # XLA cannot compile a loop over no mini-batches, which k = 1 has.
-        if self.unroll or steps <= self.unrolled_steps:
+        if steps <= self.unrolled_steps:
             for i in range(steps):
                 carry = body(carry, inputs[i], targets[i])
             return carry

@@ -1,5 +1,6 @@
 """The outer loop: meta-iterations on an initialization phi."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import keras
@@ -77,10 +78,11 @@ class MetaTrainer:
         clone = inner_clone(model, self.engine.convolutions,
                             self.inner.mixed_bfloat16)
         training_loop = InnerLoop(
-            clone, self.inner, loss, unroll=update.second_order,
+            clone, self.inner, loss,
             recompute=update.second_order and self.meta.recompute_gradients,
             one_graph=self.engine.jit,
-            unrolled_steps=self.engine.unrolled_steps)
+            unrolled_steps=math.inf if update.second_order
+            else self.engine.unrolled_steps)
         self.inner_loop = InnerLoop(
             clone, self.inner, loss, one_graph=self.engine.jit,
             unrolled_steps=self.engine.unrolled_steps)

@@ -12,9 +12,8 @@ from reptile_tf.datasets.few_shot.config import ImageConfig
 from reptile_tf.datasets.few_shot.images import ImageData
 from reptile_tf.datasets.few_shot.results import mode_name
 from reptile_tf.datasets.task_source import TaskSource
+from reptile_tf.execution.engine import iterations_per_call
 from reptile_tf.learning.evaluation import Score
-
-GPU_ITERATIONS_PER_CALL = 20
 
 
 class FewShotImages(TaskSource):
@@ -42,9 +41,8 @@ class FewShotImages(TaskSource):
         self.curve = "val" if "val" in data.splits else "test"
         self._images = (tf.constant(data.images[np.arange(len(data.images))])
                         if on_device else None)
-        # Indices alone travel to the device; a GPU is faster than the calls.
-        if on_device and tf.config.list_physical_devices("GPU"):
-            self.iterations_per_call = GPU_ITERATIONS_PER_CALL
+        if on_device:
+            self.iterations_per_call = iterations_per_call()
 
     def describe(self) -> str:
         counts = ", ".join(f"{len(classes):,} {name} classes"
