@@ -13,6 +13,7 @@ same runs with less work a call.
 """
 
 import argparse
+import dataclasses
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
 SGD = ("--inner_optimizer=sgd", "--learning_rate=0.003")
 OMNIGLOT, TWENTY = {"dataset": "omniglot"}, {"dataset": "omniglot", "ways": 20}
 MINI = {"dataset": "miniimagenet"}
@@ -65,6 +67,8 @@ MEASUREMENTS = {
     "omniglot-fomaml-agreement": OMNIGLOT | {
         "kind": "agree", "flags": ("--algorithm=fomaml", *SGD)},
 }
+# Of a measurement, what replaces the engine's own choice.
+ENGINE = ("vectorized", "convolutions", "unrolled_steps")
 COLUMNS = ("ms", "ms_with_sampling", "tasks_per_second", "relative_l2",
            "compile_seconds", "peak_mb", "repeats")
 PEERS = {
@@ -81,46 +85,32 @@ class Measurement:
     """One of MEASUREMENTS, in this process."""
 
     def __init__(self, spec: dict) -> None:
-        sys.path.insert(0, str(HERE))
-        import meta_iteration
-        import tensorflow as tf
-
         from reptile_tf.execution import engine
-        from reptile_tf.networks import mini_imagenet
 
-        self.spec, self._tf = spec, tf
-        self._gpu = bool(tf.config.list_physical_devices("GPU"))
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
-        tf.config.experimental.enable_tensor_float_32_execution(
-            bool(spec.get("tf32")))
-        # On the device, as a run keeps them on a GPU.
-        meta_iteration.IMAGES["miniimagenet"] = (mini_imagenet, 64,
-                                                 600 if self._gpu else 30,
-                                                 True)
-        self.config, self.source = meta_iteration.source_of(
-            spec["dataset"], spec.get("ways", 5), list(spec.get("flags", ())))
-        chosen = engine.choose(self.source.network())
-        self.engine = chosen if not spec.keys() & {
-            "vectorized", "convolutions", "unrolled_steps"} else (
-            engine.Engine(
-                spec.get("vectorized", chosen.vectorized), chosen.jit,
-                spec.get("convolutions", chosen.convolutions), "benchmark",
-                chosen.tasks_per_call,
-                spec.get("unrolled_steps", chosen.unrolled_steps)))
-        self.trainer = self._trainer(self.engine)
+        self.spec = spec
+        self.config, self.source = self._source()
+        self.engine = dataclasses.replace(
+            engine.choose(self.source.network()),
+            **{field: spec[field] for field in ENGINE if field in spec})
+        self.trainer = self._trainer(self.source, self.engine)
 
-    def _trainer(self, engine):
-        from reptile_tf.learning.meta_training import MetaTrainer
+    def _source(self):
+        import meta_iteration
 
-        return MetaTrainer(
-            self.source.network(), self.config.inner, self.config.meta,
-            self.source.loss, self.source.lookup, engine,
-            iterations_per_call=self.source.iterations_per_call)
+        return meta_iteration.source_of(
+            self.spec["dataset"], self.spec.get("ways", 5),
+            self.spec.get("flags", ()), self.spec.get("tf32", False))
+
+    def _trainer(self, source, engine):
+        from reptile_tf.runs.building import trainer_of
+
+        return trainer_of(source, self.config, source.network(),
+                          engine=engine)
 
     def agree(self) -> dict:
         """The displacement against the CPU's, and against itself."""
         import numpy as np
+        import tensorflow as tf
 
         from reptile_tf import tasks
         from reptile_tf.execution.engine import Engine
@@ -135,10 +125,9 @@ class Measurement:
         start = time.perf_counter()
         got = displacement(self.trainer)
         seconds = time.perf_counter() - start
-        with self._tf.device("CPU:0"):
-            self.source = type(self.source)(
-                self.source.data, self.config, self.source._build)
-            want = displacement(self._trainer(Engine(False, False)))
+        with tf.device("CPU:0"):
+            want = displacement(self._trainer(
+                self._source()[1], Engine(False, False)))
         return {
             "compile_seconds": seconds,
             "relative_l2": float(np.linalg.norm(got - want)
@@ -148,12 +137,10 @@ class Measurement:
     def work(self):
         """(what is timed, its units, the same with sampling or None)."""
         from reptile_tf import tasks
-        from reptile_tf.learning.evaluation import Evaluator
+        from reptile_tf.runs.building import evaluator_of
 
         if self.spec.get("kind") == "evaluate":
-            evaluator = Evaluator(
-                self.trainer.inner_loop, self.engine, self.source.lookup,
-                measure=self.source.measure, fetch=self.source.fetch)
+            evaluator = evaluator_of(self.source, self.config, self.trainer)
             shots, batch = self.config.evaluations()[-1]
             drawn = self.source.evaluation_tasks(
                 "test", shots, batch, self.engine.tasks_per_call,
@@ -169,9 +156,12 @@ class Measurement:
                 lambda: self.trainer.train_step(sampler(number)))
 
     def peak_mb(self) -> float | None:
-        """Of the GPU's memory."""
-        return (self._tf.config.experimental.get_memory_info("GPU:0")["peak"]
-                / 1e6 if self._gpu else None)
+        """Of the GPU's memory; None without one."""
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
 
 
 def median_seconds(fn, seconds: float) -> float:
@@ -247,17 +237,17 @@ def peers(python: str, out: Path, end: float) -> list[str]:
 
 def table(names: list[str], out: Path) -> list[str]:
     """Lines of what the workers have written."""
-    lines = [f"{'':28}" + "".join(f"{c:>18}" for c in COLUMNS)]
+    from reptile_tf.reporting.tables import plain_table
+
+    rows = []
     for name in names:
         path = out / f"{name}.json"
         found = json.loads(path.read_text()) if path.exists() else {}
-        cells = "".join(
-            f"{found.get(c) if found.get(c) is not None else '-':>18.4}"
-            if isinstance(found.get(c), float) else
-            f"{'-' if found.get(c) is None else str(found[c]):>18}"
-            for c in COLUMNS)
-        lines.append(f"{name:28}{cells}  {found.get('error', '')}")
-    return lines
+        values = [found.get(column) for column in COLUMNS]
+        rows.append([name, *(
+            "-" if x is None else f"{x:.4g}" if isinstance(x, float)
+            else str(x) for x in values), found.get("error", "")])
+    return plain_table(["", *COLUMNS, "error"], rows)
 
 
 def main() -> None:

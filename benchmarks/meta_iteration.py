@@ -42,6 +42,7 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
     ImageConfig,
     ImageData,
 )
+from reptile_tf.execution.devices import prepare_gpus  # noqa: E402
 from reptile_tf.execution.engine import JIT_COMPILE  # noqa: E402
 from reptile_tf.execution.threads import use_threads  # noqa: E402
 from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
@@ -51,8 +52,8 @@ from reptile_tf.runs.building import trainer_of  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
-# network; training classes, images of each; whether they are kept on the
-# device, as a run on the CPU does
+# network; training classes, images of each; whether a run on the CPU keeps
+# them on the device, as one on a GPU always does
 IMAGES = {"omniglot": (networks.omniglot, 4800, 20, True),
           "miniimagenet": (networks.mini_imagenet, 64, 600, False)}
 MODULES = {"omniglot": omniglot, "miniimagenet": mini_imagenet, "sine": sine}
@@ -131,10 +132,12 @@ def config_of(dataset: str, ways: int, flags: Sequence[str]) -> Config:
          *flags], ImageConfig, {})
 
 
-def source_of(dataset: str, ways: int, flags: Sequence[str]):
+def source_of(dataset: str, ways: int, flags: Sequence[str],
+              tf32: bool = False):
     """(config, task source) of random images, or of the sine waves."""
     config = config_of(dataset, ways, flags)
     use_threads(config, MODULES[dataset])
+    prepare_gpus(tf32)
     if dataset == "sine":
         return config, sine.load(config)
     build, number, count, on_device = IMAGES[dataset]
@@ -144,7 +147,8 @@ def source_of(dataset: str, ways: int, flags: Sequence[str]):
         np.random.default_rng(0).integers(
             0, 256, (number * count, *shape), np.uint8),
         {"train": classes, "test": classes}, "random images")
-    return config, FewShotImages(data, config, build, on_device)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return config, FewShotImages(data, config, build, on_device or on_gpu)
 
 
 def measure(dataset: str, ways: int, flags: Sequence[str],

@@ -11,11 +11,12 @@ from reptile_tf.learning.meta_training import MetaTrainer
 
 
 def trainer_of(source: TaskSource, config: Config, model: keras.Model,
-               replicas: Replicas | None = None) -> MetaTrainer:
-    """The trainer of a run, at its start."""
+               replicas: Replicas | None = None,
+               engine: engines.Engine | None = None) -> MetaTrainer:
+    """The trainer of a run, at its start; a run chooses its engine."""
     return MetaTrainer(
         model, config.inner, config.meta, source.loss, source.lookup,
-        engines.choose(model, config.jit_compile),
+        engine or engines.choose(model, config.jit_compile),
         iterations_per_call=source.iterations_per_call, replicas=replicas)
 
 

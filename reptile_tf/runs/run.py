@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from reptile_tf import export
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution.cluster import cluster_of
+from reptile_tf.execution.devices import prepare_gpus
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.execution.threads import use_threads
@@ -27,10 +26,7 @@ from reptile_tf.runs.training import train
 def _prepare_devices(dataset, config: Config, log) -> Replicas:
     cluster = cluster_of(config.distribution)
     use_threads(config, dataset, cluster.processes)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
-    # Products in float32, as published: TF32 has 10 bits.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    prepare_gpus()
     return replicas_of(config.distribution, log.info)
 
 
