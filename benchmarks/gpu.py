@@ -140,13 +140,14 @@ class Measurement:
         from reptile_tf.runs.building import evaluator_of
 
         if self.spec.get("kind") == "evaluate":
-            evaluator = evaluator_of(self.source, self.config, self.trainer)
+            evaluator = evaluator_of(self.source, self.config,
+                                     self.trainer.learner)
             shots, batch = self.config.evaluations()[-1]
             drawn = self.source.evaluation_tasks(
                 "test", shots, batch, self.engine.tasks_per_call,
                 tasks.generator(0, 2))
             return lambda: evaluator.evaluate(
-                self.trainer.weights, self.trainer.state, drawn
+                self.trainer.weights, self.trainer.learner.state, drawn
             ), self.engine.tasks_per_call, None
         units = self.trainer.iterations_per_call
         sampler = self.source.sampler(tasks.generator(0, 1))

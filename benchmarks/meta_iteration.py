@@ -158,12 +158,13 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
     model, per_call = source.network(), source.iterations_per_call
     trainer = trainer_of(source, config, model)
     sampler = source.sampler(tasks.generator(0, 1))
-    evaluator = Evaluator(trainer.inner_loop, trainer.engine, source.lookup,
+    learner = trainer.learner
+    evaluator = Evaluator(learner.inner_loop, learner.engine, source.lookup,
                           (False,), measure=source.measure,
                           fetch=source.fetch)
     shots, batch = config.evaluations()[-1]
     drawn = source.evaluation_tasks("test", shots, batch,
-                                    trainer.engine.tasks_per_call,
+                                    learner.engine.tasks_per_call,
                                     tasks.generator(0, 2))
     meta_batch = config.meta_batch * per_call
 
@@ -171,7 +172,7 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
         trainer.train_step(sampler(meta_batch))
 
     def evaluate():
-        evaluator.evaluate(trainer.weights, trainer.state, drawn)
+        evaluator.evaluate(learner.weights, learner.state, drawn)
 
     compile_seconds, eval_compile = first_call(train), first_call(evaluate)
     before = matmul_gflops()
@@ -181,7 +182,7 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
         lambda: trainer.train_step(batches), repeats) / per_call
     sampling = seconds_each(lambda: sampler(meta_batch), repeats) / per_call
     per_task = seconds_each(evaluate, max(3, repeats // 8)
-                            ) / trainer.engine.tasks_per_call
+                            ) / learner.engine.tasks_per_call
     rate = max(before, matmul_gflops())
 
     # The last mini-batch may be of another size: a separate tail.
@@ -199,7 +200,7 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
         "algorithm": config.algorithm,
         "task_order": config.task_order,
         "mixed_bfloat16": config.mixed_bfloat16,
-        "engine": str(trainer.engine),
+        "engine": str(learner.engine),
         "gflop_per_meta_iteration": work,
         "ms_per_meta_iteration": 1e3 * with_sampling,
         "ms_without_sampling": 1e3 * without,

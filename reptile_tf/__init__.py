@@ -9,8 +9,11 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptConfig": "learning.adaptation",
     "Batches": "tasks",
+    "EvaluationTasks": "tasks",
     "InnerConfig": "learning.optimizers",
+    "Learner": "learning.learner",
     "MetaConfig": "learning.meta_config",
     "MetaTrainer": "learning.meta_training",
     "cross_entropy": "learning.losses",

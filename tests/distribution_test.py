@@ -24,9 +24,9 @@ from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution.cluster import Cluster, cluster_of
 from reptile_tf.execution.replicas import Replicas
+from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.meta_training import MetaTrainer
-from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.runs import command_line as experiment
 
@@ -201,10 +201,11 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2)
 import tiny
-from reptile_tf import Batches, InnerConfig, MetaConfig
+from reptile_tf import Batches, Learner, MetaConfig
 from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.runs import command_line as experiment
-from reptile_tf.learning.meta_training import MetaTrainer, NonFiniteError
+from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.non_finite import NonFiniteError
 for jit in "off", "on":
     assert experiment.main(tiny, [
         "tiny.py", f"--run_dir={sys.argv[1]}/{jit}", f"--jit_compile={jit}",
@@ -215,7 +216,7 @@ x = np.ones([2, 1, 5, 4, 3, 1], np.float32)
 x[1] = 1e25
 model = keras.Sequential([
     keras.Input([4, 3, 1]), keras.layers.Flatten(), keras.layers.Dense(3)])
-trainer = MetaTrainer(model, InnerConfig(), MetaConfig(meta_batch=2),
+trainer = MetaTrainer(Learner(model), MetaConfig(meta_batch=2),
                       replicas=replicas_of("mirrored", print))
 y = np.array([[[0, 1, 2, 0, 1]]] * 2)  # Not all are right at first.
 try:
@@ -237,10 +238,10 @@ def test_two_devices_train_as_one(runs, tmp_path):
 def test_each_process_has_its_own_slots_of_v(rng):
     def trainer(index):
         return MetaTrainer(
-            tiny.build_model(3, 0), InnerConfig(), MetaConfig(meta_batch=4),
+            Learner(tiny.build_model(3, 0)), MetaConfig(meta_batch=4),
             replicas=Replicas(Cluster(("a:1", "b:2"), index)))
 
-    arrays = MetaTrainer(tiny.build_model(3, 0), InnerConfig(),
+    arrays = MetaTrainer(Learner(tiny.build_model(3, 0)),
                          MetaConfig(meta_batch=4)).state_dict()
     arrays = {k: rng.random(v.shape).astype(v.dtype)
               for k, v in arrays.items()}

@@ -76,7 +76,8 @@ def plain_logits(task):
     for slot, p in zip(optimizer._velocities, model.trainable_variables,
                        strict=True):
         slot.assign(0.1 + tf.square(p.value))
-    for x, y in zip(task.inputs, task.targets, strict=True):
+    for rows in task.positions:
+        x, y = task.support_inputs[rows], task.support_targets[rows]
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(
                 keras.losses.sparse_categorical_crossentropy(

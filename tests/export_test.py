@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from conftest import ENGINES
 
-from reptile_tf import export
 from reptile_tf.datasets.few_shot import ImageConfig
+from reptile_tf.learning import adaptation, saved_learner
 from reptile_tf.learning.evaluation import Evaluator
+from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.learning.optimizers import mean_state
 from reptile_tf.tasks import Batches, EvaluationTasks
@@ -78,11 +79,16 @@ def network():
         keras.layers.Flatten(), keras.layers.Dense(WAYS)])
 
 
+def trainer_of(config, engine):
+    return MetaTrainer(
+        Learner(network(), config.inner, adaptation=config.adaptation,
+                engine=ENGINES[engine]), config.meta)
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A trainer at a phi and slots of v that are like no default."""
-    trainer = MetaTrainer(network(), CONFIG.inner, CONFIG.meta,
-                          engine=ENGINES["graph-vectorized"])
+    trainer = trainer_of(CONFIG, "graph-vectorized")
     rng = np.random.default_rng(6)
     arrays = trainer.state_dict()
     for name, a in arrays.items():
@@ -110,9 +116,7 @@ def examples():
 def used(trained, tmp_path_factory):
     """(what the other process was given, what it got)."""
     folder = tmp_path_factory.mktemp("export")
-    model = network()
-    trained.assign_to(model)
-    export.save(model, trained, CONFIG, folder / "initialization")
+    trained.learner.save(folder / "initialization")
     given = examples()
     np.savez(folder / "given.npz", **given)
     (folder / "user.py").write_text(USER)
@@ -125,8 +129,8 @@ def used(trained, tmp_path_factory):
 
 def test_serving_uses_the_batch_and_changes_nothing(trained, used):
     given, got = used
-    want = trained.inner_loop.outputs(trained.weights,
-                                      tf.constant(given["x0"]))
+    want = trained.learner.inner_loop.outputs(trained.weights,
+                                              tf.constant(given["x0"]))
     np.testing.assert_allclose(got["served"], want, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(got["served"], got["served again"])
 
@@ -143,14 +147,14 @@ def test_adapt_and_predict_equals_evaluation_of_its_schedule(
         trained, used, i):
     given, got = used
     x, y, q = (given[f"{name}{i}"] for name in "xyq")
-    order = export.Initialization(network(), trained, CONFIG).schedule(
-        tf.constant(len(x))).numpy()
+    order = CONFIG.adaptation.positions(tf.constant(len(x))).numpy()
     batch = 2 if len(x) <= 3 else 4
     assert order.shape == (5, batch)
     task = EvaluationTasks(
-        x[order][None], y[order][None], x[None], q[None], np.zeros([1, len(q)]))
-    evaluator = Evaluator(trained.inner_loop, trained.engine)
-    wanted = evaluator.outputs(trained.weights, trained.state, task)
+        x[None], y[None], order[None], q[None], np.zeros([1, len(q)]))
+    learner = trained.learner
+    evaluator = Evaluator(learner.inner_loop, learner.engine)
+    wanted = evaluator.outputs(learner.weights, learner.state, task)
     for mode, want in zip((True, False), wanted, strict=True):
         np.testing.assert_allclose(got[f"{i}{mode}"], want[0], rtol=1e-4,
                                    atol=1e-5)
@@ -165,39 +169,38 @@ def test_the_state_is_the_mean_of_the_slots(trained):
     assert slots.v[0].shape[0] == 2
     for v, want in zip(mean_state(slots).v, slots.v, strict=True):
         np.testing.assert_allclose(v, np.mean(want, 0), rtol=1e-6)
-    module = export.Initialization(network(), trained, CONFIG)
+    module = saved_learner.Initialization(trained.learner)
     np.testing.assert_allclose(module.v[0], np.mean(slots.v[0], 0), rtol=1e-6)
     assert int(module.t) == 70
 
 
 def test_momentum_is_exported(rng):
     config = dataclasses.replace(CONFIG, inner_beta1=0.9)
-    trainer = MetaTrainer(network(), config.inner, config.meta,
-                          engine=ENGINES["graph-unrolled"])
+    trainer = trainer_of(config, "graph-unrolled")
     x = rng.random((2, 2, 4, *SIZE)).astype("float32")
     trainer.train_step(Batches.from_steps(x, rng.integers(0, WAYS, (2, 2, 4))))
-    module = export.Initialization(network(), trainer, config)
+    learner = trainer.learner
+    module = saved_learner.Initialization(learner)
     support, labels, queries = x[0, 0], np.array([0, 1, 2, 1]), x[1, 0]
-    order = module.schedule(tf.constant(4)).numpy()
+    order = config.adaptation.positions(tf.constant(4)).numpy()
     task = EvaluationTasks(
-        support[order][None], labels[order][None], support[None],
-        queries[None], np.zeros([1, len(queries)]))
-    evaluator = Evaluator(trainer.inner_loop, trainer.engine, modes=(True,))
+        support[None], labels[None], order[None], queries[None],
+        np.zeros([1, len(queries)]))
+    evaluator = Evaluator(learner.inner_loop, learner.engine, modes=(True,))
 
     def evaluated(state):
         return evaluator.outputs(trainer.weights, state, task)[0][0]
 
     got = module.adapt_and_predict(support, labels, queries, tf.constant(True))
-    np.testing.assert_allclose(got["logits"], evaluated(trainer.state),
+    np.testing.assert_allclose(got["logits"], evaluated(learner.state),
                                rtol=1e-4, atol=1e-5)
-    fresh = trainer.state._replace(
-        m=[0 * m for m in trainer.state.m])
+    fresh = learner.state._replace(m=[0 * m for m in learner.state.m])
     assert not np.allclose(got["logits"], evaluated(fresh), atol=1e-3)
 
 
 @pytest.mark.parametrize("empty", ["support", "query"])
 def test_no_images_are_refused_by_name(trained, empty):
-    module = export.Initialization(network(), trained, CONFIG)
+    module = saved_learner.Initialization(trained.learner)
     sizes = {"support": 3, "query": 2, empty: 0}
     x, q = (np.zeros((sizes[n], *SIZE), np.float32)
             for n in ("support", "query"))
@@ -209,7 +212,7 @@ def test_no_images_are_refused_by_name(trained, empty):
 
 def test_any_integer_type(used):
     _, got = used
-    for name in export.INTEGER_TYPES:
+    for name in saved_learner.INTEGER_TYPES:
         np.testing.assert_allclose(got[name], got["0True"], rtol=1e-6)
         np.testing.assert_allclose(got["signature" + name], got["0True"],
                                    rtol=1e-6)
@@ -217,7 +220,7 @@ def test_any_integer_type(used):
 
 @pytest.mark.parametrize("examples, batch", [(12, 5), (4, 9), (7, 7)])
 def test_the_schedule_cycles_as_evaluation_does(examples, batch):
-    order = export.stateless_schedule(
+    order = adaptation.stateless_schedule(
         tf.constant(examples), tf.constant(batch), 6, False).numpy()
     passes = order.ravel()[:6 * batch // examples * examples]
     for row in passes.reshape(-1, examples):
@@ -226,7 +229,7 @@ def test_the_schedule_cycles_as_evaluation_does(examples, batch):
 
 
 def test_the_schedule_with_replacement():
-    order = export.stateless_schedule(
+    order = adaptation.stateless_schedule(
         tf.constant(8), tf.constant(5), 6, True).numpy()
     assert order.shape == (6, 5) and set(order.ravel()) == set(range(8))
     assert all(len(set(row)) == 5 for row in order)

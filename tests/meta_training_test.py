@@ -9,13 +9,14 @@ from conftest import ENGINES
 from reptile_tf import (
     Batches,
     InnerConfig,
+    Learner,
     MetaConfig,
     MetaTrainer,
     meta_train,
     squared_error,
 )
 from reptile_tf.errors import InputError
-from reptile_tf.learning.meta_training import NonFiniteError
+from reptile_tf.learning.non_finite import NonFiniteError
 
 
 def network():
@@ -36,9 +37,9 @@ def sampler(seed=0, k=3):
 
 def trainer_of(model=None, inner=None, **meta):
     meta = {"meta_batch": 2, "meta_iters": 6, **meta}
-    return MetaTrainer(model or network(), inner or InnerConfig(0.05),
-                       MetaConfig(**meta), squared_error,
-                       engine=ENGINES["graph-unrolled"])
+    return MetaTrainer(
+        Learner(model or network(), inner or InnerConfig(0.05), squared_error,
+                engine=ENGINES["graph-unrolled"]), MetaConfig(**meta))
 
 
 def test_outer_step_is_annealed_sgd_on_the_displacement():
@@ -117,7 +118,7 @@ def test_state_goes_on_from_iteration_to_iteration(order, slots, steps):
     second = trainer.slots.gathered()
     assert int(first.t) == steps and int(second.t) == 2 * steps
     assert all(v.shape[0] == slots for v in second.v)
-    for a, b in zip(trainer.state.v, second.v, strict=True):
+    for a, b in zip(trainer.learner.state.v, second.v, strict=True):
         np.testing.assert_allclose(a, np.mean(b, 0), rtol=1e-6)
     assert any(np.any(a != b) for a, b in zip(first.v, second.v, strict=True))
 
@@ -129,7 +130,8 @@ def test_momentum_goes_on_as_v_does():
     first = trainer.slots.gathered()
     trainer.train_step(draw(2))
     second = trainer.slots.gathered()
-    for a, b, mean in zip(first.m, second.m, trainer.state.m, strict=True):
+    for a, b, mean in zip(first.m, second.m, trainer.learner.state.m,
+                          strict=True):
         assert b.shape[0] == 2 and np.any(a != b)
         np.testing.assert_allclose(mean, np.mean(b, 0), rtol=1e-5, atol=1e-9)
     names = {name.partition("/")[0] for name in trainer.state_dict()}
@@ -174,7 +176,7 @@ def test_the_callers_model_is_written_at_the_end_only():
     for _ in trainer.train(draw):
         for a, b in zip(before, model.weights, strict=True):
             np.testing.assert_array_equal(a, b)
-    trainer.assign_to(model)
+    trainer.learner.assign_to(model)
     for a, b in zip(trainer.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
     assert all(np.any(a != b)
@@ -183,7 +185,7 @@ def test_the_callers_model_is_written_at_the_end_only():
 
 def test_library_use_meta_trains_a_users_model():
     model = network()
-    trainer = meta_train(
+    learner = meta_train(
         model, sampler(), InnerConfig(0.02, "sgd"),
         MetaConfig(meta_step=0.5, meta_iters=40, meta_batch=2), squared_error)
     x = np.random.default_rng(9).normal(size=(100, 2)).astype("float32")
@@ -191,15 +193,16 @@ def test_library_use_meta_trains_a_users_model():
     def loss(net):
         return float(tf.reduce_sum(
             squared_error(x.sum(-1, keepdims=True), net(x))))
-    assert trainer.iteration == 40
+    # Three inner steps of the last meta-iteration follow 39 * 3.
+    assert int(learner.state.t) == 120
     assert loss(model) < loss(network())
 
 
 def run_all(pause=0, **arguments):
     trainer = MetaTrainer(
-        network(), InnerConfig(0.05),
-        MetaConfig(meta_batch=2, meta_iters=11), squared_error,
-        engine=ENGINES["xla-vectorized"], **arguments)
+        Learner(network(), InnerConfig(0.05), squared_error,
+                engine=ENGINES["xla-vectorized"]),
+        MetaConfig(meta_batch=2, meta_iters=11), **arguments)
     return trainer, [*trainer.train(sampler(), pause)]
 
 
@@ -226,9 +229,9 @@ def test_a_call_stops_at_the_first_iteration_that_is_not_finite():
         batches.last_inputs[4:] = np.inf  # From the third meta-iteration on.
         return batches
     trainer = MetaTrainer(
-        network(), InnerConfig(0.05),
-        MetaConfig(meta_batch=2, meta_iters=6), squared_error,
-        engine=ENGINES["graph-vectorized"], iterations_per_call=6)
+        Learner(network(), InnerConfig(0.05), squared_error,
+                engine=ENGINES["graph-vectorized"]),
+        MetaConfig(meta_batch=2, meta_iters=6), iterations_per_call=6)
     with pytest.raises(NonFiniteError, match="meta-iteration 3"):
         next(trainer.train(spoiled))
     assert calls == [12]
@@ -239,7 +242,7 @@ def test_nan_is_an_error():
         x = np.full((num_tasks, 3, 4, 2), np.inf, np.float32)
         return Batches.from_steps(x, x[..., :1])
     trainer = trainer_of()
-    with pytest.raises(NonFiniteError, match="lower learning_rate"):
+    with pytest.raises(NonFiniteError, match="inputs already hold it"):
         trainer.train_step(draw(2))
 
 

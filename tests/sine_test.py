@@ -99,7 +99,7 @@ def test_evaluation_sees_p_random_points_and_is_scored_on_the_grid():
     drawn = source.evaluation_tasks("test", 4, 3, 5,
                                     np.random.default_rng(4))
     assert drawn.support_inputs.shape == (5, 4, 1)
-    assert drawn.inputs.shape == (5, 32, 3, 1)
+    assert drawn.positions.shape == (5, 32, 3)
     assert drawn.support_inputs.min() >= -2 and drawn.support_inputs.max() <= 3
     assert len(np.unique(drawn.support_inputs)) == 20
     many = source.evaluation_tasks("test", 4, 3, 500,
@@ -109,11 +109,10 @@ def test_evaluation_sees_p_random_points_and_is_scored_on_the_grid():
     for i in range(5):
         np.testing.assert_allclose(drawn.query_inputs[i, :, 0],
                                    np.linspace(-2, 3, 50), rtol=1e-5)
-        assert set(drawn.inputs[i].ravel()) == set(
-            drawn.support_inputs[i].ravel())
-        x = np.concatenate([drawn.inputs[i].ravel(),
+        assert set(drawn.positions[i].ravel()) == set(range(4))
+        x = np.concatenate([drawn.support_inputs[i].ravel(),
                             drawn.query_inputs[i].ravel()])
-        y = np.concatenate([drawn.targets[i].ravel(),
+        y = np.concatenate([drawn.support_targets[i].ravel(),
                             drawn.query_targets[i].ravel()])
         basis = np.stack([np.sin(x), np.cos(x)], 1).astype(float)
         weights, *_ = np.linalg.lstsq(basis, y, rcond=None)
@@ -232,6 +231,9 @@ def test_seen_values_are_those_of_the_mini_batches():
     shown = source.evaluation_tasks("test", 6, 10, 2,
                                     np.random.default_rng(5))
     values = figure1.seen_values(shown, 1)
-    for x, y in zip(shown.support_inputs[1, :, 0], values, strict=True):
-        where = shown.inputs[1] == x
-        assert set(shown.targets[1][where]) == {y}
+    np.testing.assert_array_equal(values, shown.support_targets[1, :, 0])
+    one_step = shown._replace(positions=shown.positions[:, :1, :4])
+    seen = np.unique(one_step.positions[1, 0])
+    assert 0 < len(seen) < 6
+    values = figure1.seen_values(one_step, 1)
+    np.testing.assert_array_equal(np.flatnonzero(~np.isnan(values)), seen)

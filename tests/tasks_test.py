@@ -110,10 +110,11 @@ def test_batches_are_not_class_balanced(rng):
 
 def test_evaluation_tasks(rng):
     drawn = tasks.evaluation_tasks(CLASSES, 3, 2, 4, 5, False, 11, rng)
-    assert drawn.inputs.shape == drawn.targets.shape == (11, 5, 4)
+    assert drawn.positions.shape == (11, 5, 4)
     assert drawn.support_inputs.shape == (11, 6)
     assert drawn.query_inputs.shape == (11, 3)
-    for x, y, support, query, label in zip(*drawn, strict=True):
+    for support, targets, positions, query, label in zip(*drawn, strict=True):
+        x, y = support[positions], targets[positions]
         assert len(set(support)) == 6 and not set(support) & set(query)
         assert list(label) == [0, 1, 2]
         of_label = query // 100

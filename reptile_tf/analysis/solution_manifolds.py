@@ -14,6 +14,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from reptile_tf.execution.engine import Engine
+from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.losses import Loss
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.meta_training import MetaTrainer
@@ -86,11 +87,11 @@ def iterates(start: np.ndarray, manifolds: np.ndarray, loss: Loss,
       iterations: over which epsilon is annealed from 1 to 0.
     """
     trainer = MetaTrainer(
-        point(start), InnerConfig(1.0, "sgd"),
+        Learner(point(start), InnerConfig(1.0, "sgd"), loss,
+                engine=Engine(True, False)),
         MetaConfig("reptile", meta_step=1.0, meta_step_final=0.0,
                    meta_batch=1 if alternate else len(manifolds),
-                   meta_iters=iterations),
-        loss, engine=Engine(True, False))
+                   meta_iters=iterations))
     yield start
     for _ in trainer.train(sampler_of(manifolds, alternate)):
         yield trainer.weights[0].numpy()[0]

@@ -7,6 +7,7 @@ from typing import ClassVar
 from reptile_tf.configuration import checks
 from reptile_tf.configuration.run_flags import RunFlags
 from reptile_tf.errors import InputError
+from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.learning.rules import check_weights
@@ -54,6 +55,18 @@ class Config(RunFlags):
     def eval_steps(self) -> tuple[int, ...]:
         """After which numbers of inner steps evaluation scores."""
         return (self.eval_iters,)
+
+    @property
+    def adaptation(self) -> AdaptConfig:
+        """The exported initialization's part.
+
+        Where --eval_batch differs between --shots, a support set takes that
+        of the smallest of them that has as many examples.
+        """
+        *smaller, (_, batch) = sorted(self.evaluations())
+        return AdaptConfig(
+            self.eval_iters, batch, self.replacement,
+            tuple((self.ways * shots, b) for shots, b in smaller))
 
     def evaluations(self) -> list[tuple[int, int]]:
         """(shots, eval_batch) pairs."""

@@ -142,7 +142,7 @@ class Sines(TaskSource):
             x = rng.uniform(*c.x_range, (shots, 1)).astype(np.float32)
             steps = tasks.mini_batches(shots, batch, c.eval_iters,
                                        c.replacement, rng)
-            return x[steps], wave(x)[steps], x, self.grid, wave(self.grid)
+            return x, wave(x), steps, self.grid, wave(self.grid)
 
         return tasks.stacked(EvaluationTasks, [draw() for _ in range(number)])
 

@@ -65,7 +65,7 @@ def run(dataset, config: sine.SineConfig,
     shown = shown_tasks(opened[0])
     # Every algorithm has the same inner loop: one compiled function for all.
     evaluator = Evaluator(
-        opened[0].trainer.inner_loop, Engine(True, False),
+        opened[0].trainer.learner.inner_loop, Engine(True, False),
         modes=(True,), steps=(0, config.eval_iters))
     columns = [column_of(opened[0], results[0], shown, evaluator, False)] + [
         column_of(e, r, shown, evaluator)
@@ -104,12 +104,12 @@ def column_of(opened: Experiment, result: dict[str, Any],
               shown: EvaluationTasks, evaluator: Evaluator,
               trained: bool = True) -> Column:
     """The column of a run, or of the network it started from."""
-    c, trainer = opened.config, opened.trainer
-    if not trained:
-        trainer = trainer_of(opened.source, c, opened.source.network())
+    c, source = opened.config, opened.source
+    learner = (opened.trainer if trained else trainer_of(
+        source, c, source.network())).learner
     before, after = (
         x.numpy()[..., 0] for x in evaluator.outputs(
-            trainer.weights, trainer.state, shown))
+            learner.weights, learner.state, shown))
     return Column(
         c.algorithm if trained else UNTRAINED,
         f"outer {c.outer_optimizer} {c.meta_step:g} to {c.meta_step_final:g}"
@@ -185,8 +185,7 @@ def draw(columns: list[Column], shown: EvaluationTasks,
 
 
 def seen_values(shown: EvaluationTasks, i: int) -> np.ndarray:
-    """f at the support points of task i, from its mini-batches."""
-    value = dict(zip(shown.inputs[i].ravel(), shown.targets[i].ravel(),
-                     strict=True))
-    return np.array([value.get(x, np.nan)
-                     for x in shown.support_inputs[i, :, 0]])
+    """f at the support points of task i; NaN where no mini-batch has it."""
+    values = shown.support_targets[i, :, 0]
+    seen = np.isin(np.arange(len(values)), shown.positions[i])
+    return np.where(seen, values, np.nan)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import InnerState
 from reptile_tf.learning.packing import Weights
 from reptile_tf.tasks import EvaluationTasks
@@ -44,13 +45,32 @@ class Score:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The fraction of queries that are right: [T, Q, N], [T, Q] -> [T]."""
-    return (np.argmax(logits, -1) == labels).mean(-1)
+    """The fraction that is right: [T, Q, ..., N], [T, Q, ...] -> [T]."""
+    return _mean_of_tasks(np.argmax(logits, -1) == labels)
 
 
 def mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean over queries and outputs: [T, Q, D], [T, Q, D] -> [T]."""
-    return np.square(outputs - targets).mean((1, 2))
+    """Mean over queries and outputs: [T, Q, ...], [T, Q, ...] -> [T]."""
+    return _mean_of_tasks(np.square(outputs - targets))
+
+
+def measure_of(loss: Loss) -> Measure:
+    """What is scored of a network trained with a loss.
+
+    Accuracy for cross_entropy; else the loss itself, averaged over queries.
+    """
+    if loss is cross_entropy:
+        return accuracy
+
+    def mean_loss(outputs, targets):
+        return np.stack([_mean_of_tasks(np.asarray(loss(y, x))[None])[0]
+                         for x, y in zip(outputs, targets, strict=True)])
+    return mean_loss
+
+
+def _mean_of_tasks(values: np.ndarray) -> np.ndarray:
+    """[T, ...] -> [T]."""
+    return values.mean(tuple(range(1, values.ndim)))
 
 
 def score_logits(
@@ -60,7 +80,7 @@ def score_logits(
     queries: tf.Tensor,
     transductive: bool,
 ) -> tf.Tensor:
-    """Logits [Q, N] of the queries at the adapted weights.
+    """Outputs [Q, ...] of the queries at the adapted weights.
 
     Transductive: the queries are one batch. Otherwise each query is the last
     row of a batch of its own, after the whole support set: batch
@@ -78,19 +98,20 @@ def score_logits(
     number = queries.shape[0]
     if number is None:
         number = tf.shape(queries)[0]
-    ways = inner.model.outputs[0].shape[-1]
+    output = tuple(inner.model.outputs[0].shape[1:])
 
-    def body(i, logits):
+    def body(i, outputs):
         batch = tf.concat([support, queries[i][None]], 0)
         row = inner.outputs(weights, batch)[-1]
         place = tf.cast(tf.range(number) == i, row.dtype)
-        return i + 1, logits + place[:, None] * row[None]
+        place = tf.reshape(place, [-1, *[1] * len(output)])
+        return i + 1, outputs + place * row[None]
 
-    zeros = tf.zeros([number, ways], weights[0].dtype)
+    zeros = tf.zeros([number, *output], weights[0].dtype)
     return tf.while_loop(
         lambda i, _: i < number, body, (tf.constant(0), zeros),
         shape_invariants=(tf.TensorShape([]),
-                          tf.TensorShape([queries.shape[0], ways])),
+                          tf.TensorShape([queries.shape[0], *output])),
         maximum_iterations=number)[1]
 
 
@@ -129,16 +150,15 @@ class Evaluator:
     def _outputs(self, phi, start, tasks):
         def one(task):
             w, state, done, outputs = phi, start, 0, []
-            for steps in self.steps or [task.inputs.shape[0]]:
-                w, state = self.inner.adapt(
-                    w, state, task.inputs[done:steps],
-                    task.targets[done:steps], self.lookup)
+            support = self.lookup(task.support_inputs)
+            queries = self.lookup(task.query_inputs)
+            for steps in self.steps or [task.positions.shape[0]]:
+                w, state = self.inner.adapt_to(
+                    w, state, support, task.support_targets,
+                    task.positions[done:steps])
                 done = steps
-                outputs += [
-                    score_logits(self.inner, w, self.lookup(
-                        task.support_inputs), self.lookup(task.query_inputs),
-                        mode)
-                    for mode in self.modes]
+                outputs += [score_logits(self.inner, w, support, queries, mode)
+                            for mode in self.modes]
             return outputs
         return engines.side_by_side(one, tasks, self.engine)
 
@@ -146,10 +166,9 @@ class Evaluator:
         self, phi: Weights, state: InnerState, tasks: EvaluationTasks
     ) -> list[tf.Tensor]:
         """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
-        fetched = EvaluationTasks(
-            self.fetch(tasks.inputs), tasks.targets,
-            self.fetch(tasks.support_inputs),
-            self.fetch(tasks.query_inputs), tasks.query_targets)
+        fetched = tasks._replace(
+            support_inputs=self.fetch(tasks.support_inputs),
+            query_inputs=self.fetch(tasks.query_inputs))
         return self._compiled(phi, state, tf.nest.map_structure(
             tf.convert_to_tensor, fetched))
 
@@ -171,7 +190,7 @@ class Evaluator:
         """
         number = len(tasks.query_targets)
         cells = [(steps, mode)
-                 for steps in self.steps or [tasks.inputs.shape[1]]
+                 for steps in self.steps or [tasks.positions.shape[1]]
                  for mode in self.modes]
         values, cluster = [[] for _ in cells], self.replicas.cluster
         own = self.engine.tasks_per_call

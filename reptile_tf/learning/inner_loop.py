@@ -52,7 +52,7 @@ class InnerLoop:
     ) -> None:
         self.model, self.config = model, config
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
-        self._loss = loss
+        self.loss_of_examples = loss
         self._one_graph = one_graph
         self._optimizer = InnerOptimizer(config, pack=not one_graph)
         self.decay = self._optimizer.decay
@@ -77,7 +77,8 @@ class InnerLoop:
 
     def loss(self, weights: Weights, inputs: Any, targets: Any) -> tf.Tensor:
         """Scalar loss of a mini-batch: sum or mean over its examples."""
-        losses = self._loss(targets, self.outputs(weights, inputs))
+        losses = self.loss_of_examples(targets,
+                                       self.outputs(weights, inputs))
         if self.config.inner_loss == "sum":
             return tf.reduce_sum(losses)
         return tf.reduce_mean(losses)
@@ -97,26 +98,21 @@ class InnerLoop:
             loss = self.loss(weights, inputs, targets)
         return tape.gradient(loss, weights, unconnected_gradients="zero")
 
-    def scan(
-        self,
-        body: Callable[[Any, Any, Any], Any],
-        carry: Any,
-        inputs: Any,
-        targets: Any,
-    ) -> Any:
-        """carry <- body(carry, inputs[i], targets[i]) for i in 0..k-1."""
-        steps = inputs.shape[0]
+    def scan(self, body: Callable[..., Any], carry: Any, *elements: Any
+             ) -> Any:
+        """carry <- body(carry, *(x[i] for x in elements)) for i in 0..k-1."""
+        steps = elements[0].shape[0]
         # XLA cannot compile a loop over no mini-batches, which k = 1 has.
         if steps <= self.unrolled_steps:
             for i in range(steps):
-                carry = body(carry, inputs[i], targets[i])
+                carry = body(carry, *(x[i] for x in elements))
             return carry
         flat = tf.nest.flatten(carry)
 
         def loop_body(i, *values):
             carried = tf.nest.pack_sequence_as(carry, values)
             return i + 1, *tf.nest.flatten(
-                body(carried, inputs[i], targets[i]))
+                body(carried, *(x[i] for x in elements)))
 
         # A second counter would hide the number of steps from XLA, and a GPU
         # then asks the host before each of them.
@@ -126,18 +122,36 @@ class InnerLoop:
         return tf.nest.pack_sequence_as(carry, result[1:])
 
     def adapt(
-        self, weights: Weights, state: InnerState, inputs: Any, targets: Any,
-        lookup: Callable[[Any], Any] = tf.identity,
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
     ) -> tuple[Weights, InnerState]:
-        """U^k: k steps on the mini-batches [k, B, ...].
+        """U^k: k steps on the mini-batches [k, B, ...]."""
+        return self._steps(weights, state, lambda x, y: (x, y), inputs,
+                           targets)
 
-        `lookup` makes a mini-batch of what `inputs` holds of it, step by step:
-        the examples of all steps need not be in memory at once.
+    def adapt_to(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any,
+        positions: Any,
+    ) -> tuple[Weights, InnerState]:
+        """U^k: k steps on mini-batches of a support set.
+
+        Args:
+          weights: W before the first step.
+          state: (v, t) before it.
+          inputs: the support set [S, ...].
+          targets: [S, ...].
+          positions: in it, [k, B].
         """
+        return self._steps(
+            weights, state,
+            lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)),
+            positions)
+
+    def _steps(self, weights, state, examples, *elements):
+        """A step on examples(...) of each of the elements."""
         step = (functools.partial(recomputed, self.step) if self.recompute
                 else self.step)
 
-        def body(carry, x, y):
-            return step(*carry, lookup(x), y)
+        def body(carry, *element):
+            return step(*carry, *examples(*element))
 
-        return self.scan(body, (list(weights), state), inputs, targets)
+        return self.scan(body, (list(weights), state), *elements)

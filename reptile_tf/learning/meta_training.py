@@ -1,6 +1,5 @@
 """The outer loop: meta-iterations on an initialization phi."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import keras
@@ -8,93 +7,65 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
-from reptile_tf.execution.engine import Engine, choose
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning import trainer_state
-from reptile_tf.learning.inner_loop import InnerLoop
+from reptile_tf.learning.examples import require_inputs, require_targets
+from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.meta_batch import SharedMetaBatch, all_finite
 from reptile_tf.learning.meta_config import MetaConfig
-from reptile_tf.learning.optimizers import (
-    InnerConfig,
-    InnerState,
-    mean_state,
-)
+from reptile_tf.learning.non_finite import NonFiniteError, cause_of
+from reptile_tf.learning.optimizers import InnerConfig, mean_state
 from reptile_tf.learning.outer_optimizer import outer_optimizer
 from reptile_tf.learning.rules import REGISTRY
 from reptile_tf.learning.slots import Slots
-from reptile_tf.networks import inner_clone
 from reptile_tf.tasks import Batches, Sampler
-
-
-class NonFiniteError(RuntimeError):
-    """NaN or infinity appeared in the weights."""
 
 
 class MetaTrainer:
     """Meta-learns an initialization phi of a Keras model.
 
-    The model is cloned (`networks.inner_clone`) and never written; every task
-    runs on its own copy of phi in the clone. `assign_to` puts phi into a
-    model of the same architecture.
+    Every task runs on its own copy of phi in the learner's clone.
 
     Args:
-      model: a Sequential or functional Keras model, built.
-      inner: the inner optimizer.
+      learner: whose phi is trained; its inner optimizer, loss and engine.
       meta: the outer loop.
-      loss: (targets, outputs) -> losses per example.
       lookup: indices -> examples, applied on the device; the identity if the
         sampler gives the examples themselves.
-      engine: how tasks are mapped; None chooses by the model.
       iterations_per_call: meta-iterations of one compiled call. More than 1
         pays for small models, whose call costs more than their arithmetic.
       replicas: that share the tasks; None means one.
 
     Attributes:
-      phi: keras.Variables, the initialization.
+      phi: the learner's.
       slots: the (v, t) of training.
-      loss: as given.
       iteration: meta-iterations done.
     """
 
     def __init__(
         self,
-        model: keras.Model,
-        inner: InnerConfig | None = None,
+        learner: Learner,
         meta: MetaConfig | None = None,
-        loss: Loss = cross_entropy,
         lookup: Callable[[tf.Tensor], tf.Tensor] | None = None,
-        engine: Engine | None = None,
         iterations_per_call: int = 1,
         replicas: Replicas | None = None,
     ) -> None:
-        self.inner, self.meta = inner or InnerConfig(), meta or MetaConfig()
+        self._learner, self.meta = learner, meta or MetaConfig()
         self.iterations_per_call = iterations_per_call
         self.replicas = replicas or Replicas()
         self.replicas.check(self.meta.meta_batch, self.meta.task_order)
-        self.engine = engine or choose(model)
-        self.lookup, self.loss = lookup or tf.identity, loss
+        self._checked = False
+        self.lookup, self.phi = lookup or tf.identity, learner.phi
         update = REGISTRY[self.meta.algorithm]
-        clone = inner_clone(model, self.engine.convolutions,
-                            self.inner.mixed_bfloat16)
-        training_loop = InnerLoop(
-            clone, self.inner, loss,
-            recompute=update.second_order and self.meta.recompute_gradients,
-            one_graph=self.engine.jit,
-            unrolled_steps=math.inf if update.second_order
-            else self.engine.unrolled_steps)
-        self.inner_loop = InnerLoop(
-            clone, self.inner, loss, one_graph=self.engine.jit,
-            unrolled_steps=self.engine.unrolled_steps)
-        self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
-                    for w in clone.trainable_variables]
-        self.slots = Slots(self.inner_loop.initial_state(), self.meta.slots,
-                           self.replicas)
+        self.slots = Slots(learner.state, self.meta.slots, self.replicas)
         self.optimizer = outer_optimizer(self.meta)
         self.optimizer.build(self.phi)
         self._mean_displacement = SharedMetaBatch(
-            update.with_weights(self.meta.gradient_weights), training_loop,
-            self.lookup, self.meta.task_order, self.engine, self.replicas)
+            update.with_weights(self.meta.gradient_weights),
+            learner.new_inner_loop(
+                update.second_order,
+                update.second_order and self.meta.recompute_gradients),
+            self.lookup, self.meta.task_order, learner.engine, self.replicas)
         compiled = self._mean_displacement.engine.function
         self._displacement = compiled(self._displacement_at_phi)
         self._train_steps = compiled(self._meta_iterations)
@@ -105,14 +76,18 @@ class MetaTrainer:
         return int(self.optimizer.iterations)
 
     @property
-    def state(self) -> InnerState:
-        """The (v, t) that evaluation and export start from; all must ask."""
-        return mean_state(self.slots.gathered())
+    def learner(self) -> Learner:
+        """The learner as trained so far; all processes must ask.
+
+        Evaluation and export start from the mean of the slots' (v, t).
+        """
+        self._learner.state = mean_state(self.slots.gathered())
+        return self._learner
 
     @property
     def weights(self) -> list[tf.Tensor]:
         """phi as tensors."""
-        return [p.value.value() for p in self.phi]
+        return self._learner.weights
 
     def _displacement_at_phi(self, batches):
         return self._mean_displacement(self.weights, self.slots.values(),
@@ -129,7 +104,8 @@ class MetaTrainer:
             self.weights, self.slots.values(), batches)
         gradient = displacement
         if self.meta.outer_optimizer == "adam":
-            gradient = [d / self.inner.learning_rate for d in displacement]
+            rate = self._learner.inner.learning_rate
+            gradient = [d / rate for d in displacement]
         self.optimizer.apply(gradient, self.phi)
         self.slots.assign(state)
         return all_finite(self.weights) & (spoilt == 0)
@@ -151,7 +127,8 @@ class MetaTrainer:
           batches: of c * meta_batch tasks, c from 1 to iterations_per_call.
 
         Raises:
-          InputError: another number of tasks.
+          InputError: another number of tasks, or, in the first call,
+            examples that do not fit the network or the loss.
           NonFiniteError: NaN or infinity in phi or in v.
         """
         number, each = len(batches.last_targets), self.meta.meta_batch
@@ -160,6 +137,8 @@ class MetaTrainer:
             raise InputError(
                 f"the sampler gave {number} tasks, meta_batch is {each}: "
                 "return as many as it is asked for")
+        if not self._checked:
+            self._check(batches)
         # Filled up to a fixed size, so that one compiled function serves all.
         rows = np.arange(most * each) % number
         filled = batches if count == most else Batches(
@@ -169,11 +148,25 @@ class MetaTrainer:
                 tf.reshape(x, [most, each, *x.shape[1:]]), axis=1),
             as_tensors(filled))
         if not self._train_steps(stacked, tf.constant(count)):
-            raise NonFiniteError(
-                f"NaN or infinity in the weights at meta-iteration "
-                f"{self.iteration}: lower learning_rate "
-                f"({self.inner.learning_rate}) or meta_step "
-                f"({self.meta.meta_step})")
+            cause = cause_of(batches, self.lookup, self.weights,
+                             self.slots.values(), self._learner.inner,
+                             self.meta.meta_step)
+            raise NonFiniteError("NaN or infinity in the weights at "
+                                 f"meta-iteration {self.iteration}: {cause}")
+
+    def _check(self, batches: Batches) -> None:
+        """Raise InputError unless the network and the loss take these."""
+        learner, self._checked = self._learner, True
+        for last in ("", "last_"):
+            inputs = getattr(batches, f"{last}inputs")
+            if 0 in np.shape(inputs):  # One inner step has the last alone.
+                continue
+            if self.lookup is tf.identity:
+                require_inputs(learner.model, inputs, f"{last}inputs")
+            require_targets(
+                learner.model, learner.loss,
+                getattr(batches, f"{last}targets"), f"{last}targets",
+                tuple(np.shape(inputs)[:2 if last else 3]))
 
     def train(self, sampler: Sampler, pause: int = 0) -> Iterator[int]:
         """Run to meta_iters; yields the iterations done, after each call.
@@ -191,12 +184,6 @@ class MetaTrainer:
             count = min(self.iterations_per_call, stop - done)
             self.train_step(sampler(count * self.meta.meta_batch))
             yield self.iteration
-
-    def assign_to(self, model: keras.Model) -> None:
-        """Write phi into a model of the same architecture."""
-        for variable, value in zip(model.trainable_variables, self.phi,
-                                   strict=True):
-            variable.assign(value)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that training continues from (`trainer_state`)."""
@@ -218,7 +205,7 @@ def meta_train(
     inner: InnerConfig | None = None,
     meta: MetaConfig | None = None,
     loss: Loss = cross_entropy,
-) -> MetaTrainer:
+) -> Learner:
     """Meta-train `model` on the sampler's tasks; phi is written at the end.
 
     Args:
@@ -229,10 +216,14 @@ def meta_train(
       loss: (targets, outputs) -> losses per example.
 
     Returns:
-      the trainer, whose `state` is the (v, t) that belongs to phi.
+      the learner: adapts to tasks, is evaluated and saved.
+
+    Raises:
+      InputError: a model, or batches, that cannot be trained.
+      NonFiniteError: NaN or infinity in the weights.
     """
-    trainer = MetaTrainer(model, inner, meta, loss)
+    trainer = MetaTrainer(Learner(model, inner, loss), meta)
     for _ in trainer.train(sampler):
         pass
-    trainer.assign_to(model)
-    return trainer
+    trainer.learner.assign_to(model)
+    return trainer.learner

@@ -4,6 +4,7 @@ Weights go in and come out as lists of tensors; nothing is assigned. This
 module alone knows what the optimizer's state is.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -161,9 +162,14 @@ def _safe_sqrt(x: tf.Tensor) -> tf.Tensor:
 
 
 def _one_minus_power(beta: float, t: tf.Tensor) -> tf.Tensor:
-    """1 - beta^t in float64, without the cancellation of small t."""
-    log_beta = tf.math.log(tf.constant(beta, tf.float64))
-    return -tf.math.expm1(tf.cast(t, tf.float64) * log_beta)
+    """1 - beta^t in float64, without the cancellation of small t.
+
+    -expm1(t log beta) by the hyperbolic tangent of half of it: TensorFlow Lite
+    has no expm1.
+    """
+    half = tf.constant(0.5 * math.log(beta), tf.float64)
+    tangent = tf.tanh(tf.cast(t, tf.float64) * half)
+    return -2 * tangent / (1 - tangent)
 
 
 def mean_state(state: InnerState) -> InnerState:

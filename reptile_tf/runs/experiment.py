@@ -50,12 +50,12 @@ class Experiment:
         self._require_memory()
         self.trainer = building.trainer_of(self.source, config, self.model,
                                            self.replicas)
-        self.evaluator = building.evaluator_of(self.source, config,
-                                               self.trainer)
+        self.evaluator = building.evaluator_of(
+            self.source, config, self.trainer.learner, self.replicas)
         self.rng = generator(config.seed, TRAINING_STREAM)
         self.sampler = self.source.sampler(self.rng)
         self.fingerprint = self.source.fingerprint()
-        log.info("engine: %s", self.trainer.engine)
+        log.info("engine: %s", self.trainer.learner.engine)
 
     def _require_memory(self) -> None:
         c, update = self.config, REGISTRY[self.config.algorithm]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from reptile_tf import export
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution.cluster import cluster_of
@@ -11,7 +10,7 @@ from reptile_tf.execution.devices import prepare_gpus
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.execution.threads import use_threads
-from reptile_tf.learning.meta_training import NonFiniteError
+from reptile_tf.learning.non_finite import NonFiniteError
 from reptile_tf.records.provenance import environment
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.records.run_log import log_to, logger
@@ -107,10 +106,9 @@ def _run(dataset, config: Config, directory: RunDirectory,
 
 def _export(run: Experiment) -> None:
     """Write initialization/."""
-    run.trainer.assign_to(run.model)
-    export.save(
-        run.model, run.trainer, run.config,
-        run.directory.initialization if run.directory.writes else None)
+    learner = run.trainer.learner
+    if run.directory.writes:
+        learner.save(run.directory.initialization)
     run.log.info("initialization: %s", run.directory.initialization)
 
 

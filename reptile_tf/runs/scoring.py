@@ -5,17 +5,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from reptile_tf.learning.optimizers import InnerState
-from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.learner import Learner
 from reptile_tf.records.provenance import commit
-from reptile_tf.runs import building
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
 from reptile_tf.tasks import evaluation_generator
 
 
-def score(run: Experiment, phi: Weights, state: InnerState, split: str,
-          number: int, iteration: int, interrupts: Interrupts,
+def score(run: Experiment, learner: Learner, split: str, number: int,
+          iteration: int, interrupts: Interrupts,
           progress: Callable[[int], Any] = lambda number: None
           ) -> list[dict[str, Any]]:
     """Result rows of one split."""
@@ -29,7 +27,8 @@ def score(run: Experiment, phi: Weights, state: InnerState, split: str,
         drawn = run.source.evaluation_tasks(
             split, shots, batch, number,
             evaluation_generator(c.seed, split, shots, iteration))
-        scores = run.evaluator.evaluate(phi, state, drawn, between)
+        scores = run.evaluator.evaluate(learner.weights, learner.state,
+                                        drawn, between)
         rows += [run.source.row(split, shots, batch, measured)
                  for measured in scores]
     return rows
@@ -37,14 +36,14 @@ def score(run: Experiment, phi: Weights, state: InnerState, split: str,
 
 def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
     """Evaluate phi and the untrained network on every split."""
-    c, trainer = run.config, run.trainer
+    c, learner = run.config, run.trainer.learner
     run.log.info("final evaluation: %s tasks a cell of the "
                  "initialization, %s of the untrained network",
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
-    untrained = building.trainer_of(
-        run.source, c, run.source.network(), run.replicas)
+    untrained = Learner(run.source.network(), c.inner, run.source.loss,
+                        engine=learner.engine)
     splits = run.source.splits if c.eval_splits == "all" else ("test",)
-    sources = (("results", trainer, c.eval_samples),
+    sources = (("results", learner, c.eval_samples),
                ("untrained", untrained, c.eval_interval_samples))
     rows = {"results": [], "untrained": []}
     total = len(splits) * len(c.shots) * sum(s[2] for s in sources)
@@ -52,13 +51,13 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
         for split in splits:
             for name, scored, number in sources:
                 rows[name] += score(
-                    run, scored.weights, scored.state, split, number,
-                    trainer.iteration, interrupts, bar.update)
+                    run, scored, split, number, run.trainer.iteration,
+                    interrupts, bar.update)
     return {
         "algorithm": c.algorithm, "dataset": run.dataset.NAME,
         "data_source": run.source.source, "ways": c.ways,
         "shots": list(c.shots), "seed": c.seed,
-        "meta_iters": trainer.iteration, "commit": commit(),
+        "meta_iters": run.trainer.iteration, "commit": commit(),
         **run.environment(), "wall_seconds": round(run.seconds(), 1),
-        **run.source.facts(lambda x: trainer.inner_loop.outputs(
-            trainer.weights, tf.convert_to_tensor(x))), **rows}
+        **run.source.facts(lambda x: learner.inner_loop.outputs(
+            learner.weights, tf.convert_to_tensor(x))), **rows}

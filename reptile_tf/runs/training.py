@@ -54,8 +54,8 @@ def _evaluate_if_due(run: Experiment, done: int, interrupts: Interrupts
         return
     if done % c.eval_interval and done < c.meta_iters:
         return
-    rows = score(run, run.trainer.weights, run.trainer.state, split,
-                 c.eval_interval_samples, done, interrupts)
+    rows = score(run, run.trainer.learner, split, c.eval_interval_samples,
+                 done, interrupts)
     run.directory.record(done, split, run.source.curve_values(rows))
     run.evaluated = done
     save(run)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reptile_tf.tasks.schedules import mini_batches
+
 
 class Batches(NamedTuple):
     """The k mini-batches of T tasks: what every meta-update receives.
@@ -44,18 +46,45 @@ class EvaluationTasks(NamedTuple):
     """T tasks to adapt to and be scored on.
 
     Attributes:
-      inputs: [T, k, B] mini-batches of the support set, k = eval_iters.
-      targets: [T, k, B].
-      support_inputs: [T, S] the whole support set, S = N * shots.
-      query_inputs: [T, Q] test examples, one per class.
-      query_targets: [T, Q].
+      support_inputs: [T, S, ...] examples, or indices for a `lookup`.
+      support_targets: [T, S, ...] labels, or regression targets.
+      positions: [T, k, B] the mini-batches of the k inner steps, as places in
+        the support set: an example is looked up once, however often it is
+        seen.
+      query_inputs: [T, Q, ...] test examples.
+      query_targets: [T, Q, ...].
     """
 
-    inputs: Any
-    targets: Any
     support_inputs: Any
+    support_targets: Any
+    positions: Any
     query_inputs: Any
     query_targets: Any
+
+    @classmethod
+    def cut(cls, support_inputs: Any, support_targets: Any, query_inputs: Any,
+            query_targets: Any, steps: int = 50, batch: int = 5,
+            replacement: bool = False, seed: int = 0) -> "EvaluationTasks":
+        """T tasks whose support sets are cut into mini-batches at random.
+
+        Args:
+          support_inputs, support_targets: [T, S, ...].
+          query_inputs, query_targets: [T, Q, ...].
+          steps: k, inner steps.
+          batch: B.
+          replacement: see `TaskConfig`.
+          seed: of the mini-batches.
+
+        Raises:
+          InputError: with replacement, B larger than S.
+        """
+        rng = np.random.default_rng(seed)
+        support_inputs = np.asarray(support_inputs)
+        number, size = support_inputs.shape[:2]
+        return cls(support_inputs, np.asarray(support_targets), np.stack([
+            mini_batches(size, batch, steps, replacement, rng)
+            for _ in range(number)]).astype(np.int32),
+            np.asarray(query_inputs), np.asarray(query_targets))
 
 
 Sampler = Callable[[int], Batches]

@@ -84,6 +84,6 @@ def evaluation_tasks(
         support = drawn[:, 1:].ravel()
         steps = mini_batches(support.size, batch, num_batches, replacement,
                              rng)
-        return support[steps], labels[steps], support, drawn[:, 0], queries
+        return support, labels, steps.astype(np.int32), drawn[:, 0], queries
 
     return stacked(EvaluationTasks, [draw() for _ in range(num_tasks)])

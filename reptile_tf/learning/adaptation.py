@@ -1,0 +1,76 @@
+"""Which mini-batches a support set is adapted to with, in the graph.
+
+Evaluation draws them with NumPy (`tasks.mini_batches`); an exported
+initialization has no NumPy, and draws the same kind with a fixed seed.
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from reptile_tf.errors import InputError
+
+SCHEDULE_SEED = 20180308
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """The inner steps of an adaptation (paper, section 6.1).
+
+    Attributes:
+      steps: k.
+      batch: B, examples of a mini-batch.
+      replacement: draw each mini-batch afresh instead of cycling.
+      smaller: pairs (S, B): the B of support sets of at most S examples; of
+        those that fit, the pair of the smallest S counts.
+    """
+
+    steps: int = 50
+    batch: int = 5
+    replacement: bool = False
+    smaller: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InputError(f"steps={self.steps} must be 0 or more")
+        for batch in (self.batch, *(b for _, b in self.smaller)):
+            if batch < 1:
+                raise InputError(f"batch={batch} must be 1 or more")
+
+    def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
+        """The mini-batches [steps, B] of a support set of this size."""
+        batch = tf.constant(self.batch)
+        for size, smaller in sorted(self.smaller, reverse=True):
+            batch = tf.where(num_examples <= size, smaller, batch)
+        return stateless_schedule(num_examples, batch, self.steps,
+                                  self.replacement)
+
+
+def stateless_schedule(
+    num_examples: tf.Tensor,
+    batch: tf.Tensor,
+    num_batches: int,
+    replacement: bool,
+) -> tf.Tensor:
+    """Positions [num_batches, batch] by the rule of `tasks.mini_batches`.
+
+    In the graph and with a fixed seed: two calls give the same schedule.
+    With replacement, a batch larger than the set is cut to the set.
+    """
+    if replacement:
+        batch = tf.minimum(batch, num_examples)
+        passes, kept = num_batches, batch
+    else:
+        passes, kept = -(-num_batches * batch // num_examples), num_examples
+
+    def add_pass(i, order):
+        # TensorFlow Lite has no stateless_shuffle.
+        shuffled = tf.argsort(tf.random.stateless_uniform(
+            [num_examples], tf.stack([SCHEDULE_SEED, i])))
+        return i + 1, tf.concat([order, shuffled[:kept]], 0)
+
+    _, order = tf.while_loop(
+        lambda i, _: i < passes, add_pass,
+        (tf.constant(0), tf.zeros([0], tf.int32)),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])))
+    return tf.reshape(order[:num_batches * batch], [num_batches, batch])

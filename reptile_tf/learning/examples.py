@@ -1,0 +1,136 @@
+"""Examples and targets, checked against the network before they are used.
+
+Shapes that do not fit often broadcast, and labels out of range give a loss
+of 0: training would go on, on something else than what was meant.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from reptile_tf.errors import InputError
+from reptile_tf.learning.losses import Loss, cross_entropy
+
+# Examples of the trial batch that a loss is asked for: of no other dimension.
+TRIAL = 7919
+
+
+def require_inputs(model: keras.Model, inputs: Any, name: str = "inputs"
+                   ) -> None:
+    """Raise InputError unless inputs are [..., examples of the network].
+
+    Args:
+      model: the network.
+      inputs: an array or a tensor.
+      name: of the inputs, for the message.
+    """
+    example = model.inputs[0].shape[1:]
+    shape = tf.TensorShape(np.shape(inputs) if not tf.is_tensor(inputs)
+                           else inputs.shape)
+    rank = len(example)
+    if shape.rank is not None and (
+            shape.rank <= rank or not shape[shape.rank - rank:]
+            .is_compatible_with(example)):
+        raise InputError(
+            f"{name} have shape {_text(shape)}, and the network takes "
+            f"examples of shape {_text(example)}: give [number of examples, "
+            f"{_text(example)[1:]}")
+    if shape.rank is not None and 0 in shape.as_list():
+        raise InputError(f"{name} are empty, {_text(shape)}: give at least "
+                         "one example")
+
+def require_targets(model: keras.Model, loss: Loss, targets: Any,
+                    name: str = "targets", lead: tuple[int, ...] | None = None
+                    ) -> None:
+    """Raise InputError unless the loss compares each target with its output.
+
+    Args:
+      model: the network.
+      loss: (targets, outputs) -> losses per example.
+      targets: an array or a tensor [*lead, ...]; the range of labels is
+        looked at if it is not symbolic.
+      name: of the targets, for the message.
+      lead: the dimensions before a target's own; None means [examples].
+    """
+    output = tuple(model.outputs[0].shape[1:])
+    shape = np.shape(targets) if not tf.is_tensor(targets) else targets.shape
+    axes = 1 if lead is None else len(lead)
+    if lead is not None and not tf.TensorShape(
+            shape[:axes]).is_compatible_with(lead):
+        raise InputError(
+            f"{name} have shape {_text(shape)}, and there are "
+            f"{_text(lead)} inputs: give one target for each example")
+    dtype = tf.as_dtype(targets.dtype if hasattr(targets, "dtype")
+                        else np.asarray(targets).dtype)
+    if loss is cross_entropy:
+        _require_labels(targets, dtype, tuple(shape[axes:]), output, name)
+    else:
+        _require_comparable(model, loss, tuple(shape[axes:]), dtype, name)
+
+
+def require_finite(array: Any, name: str) -> None:
+    """Raise InputError if an array that is not symbolic holds NaN or
+    infinity."""
+    values = _values(array)
+    if values is not None and not finite(values):
+        raise InputError(f"{name} hold NaN or infinity: remove or replace "
+                         "those values")
+
+
+def finite(array: Any) -> bool:
+    """Whether no value of an array is NaN or infinite."""
+    values = np.asarray(array)
+    return values.dtype.kind in "iub" or bool(np.isfinite(values).all())
+
+
+def _require_labels(targets, dtype, own, output, name) -> None:
+    ways = output[-1]
+    if not dtype.is_integer or own != output[:-1]:
+        raise InputError(
+            f"{name} are {dtype.name} of shape {_text(own)} each, and the "
+            f"network has outputs {_text(output)}: cross_entropy takes "
+            f"integer labels {_text(output[:-1])} from 0 to {ways - 1}")
+    values = _values(targets)
+    if values is not None and values.size and not (
+            0 <= values.min() and values.max() < ways):
+        raise InputError(
+            f"{name} go from {values.min()} to {values.max()}, and the "
+            f"network has {ways} outputs: give labels from 0 to {ways - 1}, "
+            "or a network with more outputs")
+
+
+def _require_comparable(model, loss, own, dtype, name) -> None:
+    """Of a batch of TRIAL examples a loss must give TRIAL losses."""
+    output = tuple(model.outputs[0].shape[1:])
+    # The loss is given outputs in the weights' type.
+    of_outputs = model.trainable_variables[0].dtype
+    if None in output or None in own:
+        return
+    message = (f"{name} are {dtype.name} of shape {_text(own)} each, and the "
+               f"network's outputs {of_outputs} of shape {_text(output)}: ")
+    try:
+        losses = tf.function(loss, autograph=False).get_concrete_function(
+            tf.TensorSpec([TRIAL, *own], dtype),
+            tf.TensorSpec([TRIAL, *output], of_outputs)).output_shapes
+    except (ValueError, TypeError, tf.errors.OpError) as e:
+        raise InputError(message + str(e).strip().splitlines()[-1]) from e
+    if losses.rank == 0 or list(losses).count(TRIAL) != 1 or (
+            losses[0] != TRIAL):
+        raise InputError(
+            message + f"the loss compares {TRIAL} of them to shape "
+            f"{_text(losses)}, and must give one or more losses for each. "
+            "Give targets of the outputs' shape")
+
+
+def _values(array: Any) -> np.ndarray | None:
+    """As NumPy; None of a symbolic tensor."""
+    if tf.is_tensor(array) and not hasattr(array, "numpy"):
+        return None
+    return np.asarray(array)
+
+
+def _text(shape: Any) -> str:
+    return "[" + ", ".join("any" if d is None else str(d)
+                           for d in tuple(shape)) + "]"

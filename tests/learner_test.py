@@ -1,0 +1,284 @@
+"""A learner: adapt, predict, evaluate, save, and one's own loops."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ENGINES
+
+from reptile_tf import (
+    AdaptConfig,
+    Batches,
+    EvaluationTasks,
+    InnerConfig,
+    Learner,
+    squared_error,
+)
+from reptile_tf.errors import InputError
+from reptile_tf.learning.optimizers import InnerState
+from reptile_tf.learning.rules import REGISTRY
+
+WAYS = 3
+ADAPTATION = AdaptConfig(steps=4, batch=2)
+
+
+def network():
+    keras.utils.set_random_seed(2)
+    return keras.Sequential([
+        keras.Input([4]), keras.layers.Dense(5, "tanh"),
+        keras.layers.BatchNormalization(), keras.layers.Dense(WAYS)])
+
+
+def classifier(inner=None, **arguments):
+    """A learner at a state that is not zero."""
+    learner = Learner(network(), inner or InnerConfig(0.05),
+                      adaptation=ADAPTATION, engine=ENGINES["graph-unrolled"],
+                      **arguments)
+    learner.state = InnerState(
+        [0.1 + tf.square(v) for v in learner.weights] if learner.state.v
+        else [], tf.constant(30, tf.int64))
+    return learner
+
+
+def support(rng):
+    return (rng.normal(size=(7, 4)).astype("float32"),
+            np.array([0, 1, 2, 0, 1, 2, 1]))
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_adapt_and_predict_is_keras_and_its_adam(rng, transductive):
+    learner, (x, y) = classifier(), support(rng)
+    queries = rng.normal(size=(3, 4)).astype("float32")
+    kept = [w.numpy() for w in [*learner.weights, *learner.state.v]]
+    got = learner.adapt(x, y).predict(queries, transductive)
+
+    model, optimizer = network(), keras.optimizers.Adam(
+        0.05, beta_1=0.0, epsilon=1e-8)
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(30)
+    for slot, v in zip(optimizer._velocities, learner.state.v, strict=True):
+        slot.assign(v)
+    for rows in ADAPTATION.positions(tf.constant(7)).numpy():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(
+                keras.losses.sparse_categorical_crossentropy(
+                    y[rows], model(x[rows], training=True), from_logits=True))
+        variables = [v.value for v in model.trainable_variables]
+        optimizer.apply(tape.gradient(loss, variables),
+                        model.trainable_variables)
+    want = model(queries, training=True) if transductive else np.stack([
+        model(np.concatenate([x, q[None]]), training=True)[-1]
+        for q in queries])
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    for a, b in zip(kept, [*learner.weights, *learner.state.v], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_steps_leave_phi(rng):
+    learner, (x, y) = classifier(), support(rng)
+    adapted = learner.adapt(x, y, steps=0)
+    for w, phi in zip(adapted.weights, learner.weights, strict=True):
+        np.testing.assert_array_equal(w, phi)
+    assert np.any(learner.adapt(x, y, batch=7).weights[0] != adapted.weights[0])
+
+
+def test_scores_are_means_over_tasks_of_any_shape(rng):
+    """Regression, with outputs [3, 2] for each example."""
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([
+        keras.Input([4]), keras.layers.Dense(6), keras.layers.Reshape([3, 2])])
+    learner = Learner(model, InnerConfig(0.01, "sgd"), squared_error,
+                      engine=ENGINES["graph-unrolled"])
+    x, q = (rng.normal(size=(11, n, 4)).astype("float32") for n in (5, 2))
+    y, want = (rng.normal(size=(11, n, 3, 2)).astype("float32")
+               for n in (5, 2))
+    # One step on the whole support set: the order does not matter.
+    tasks = EvaluationTasks.cut(x, y, q, want, steps=1, batch=5)
+    score = learner.evaluate(tasks)
+    losses = [np.square(learner.adapt(a, b, steps=1, batch=5).predict(c)
+                        - d).mean()
+              for a, b, c, d in zip(x, y, q, want, strict=True)]
+    assert (score.tasks, score.steps, score.transductive) == (11, 1, False)
+    assert score.mean == pytest.approx(np.mean(losses), rel=1e-5)
+    assert score.ci95 == pytest.approx(
+        1.96 * np.std(losses, ddof=1) / np.sqrt(11), rel=1e-4)
+
+
+def test_cut_tasks_cycle_through_the_support_set(rng):
+    x, y = rng.random((2, 3, 4)), np.tile([0, 1, 2], (2, 1))
+    tasks = EvaluationTasks.cut(x, y, x[:, :1], y[:, :1], steps=5, batch=2)
+    assert tasks.positions.shape == (2, 5, 2)
+    for task in tasks.positions:
+        for whole_pass in task.ravel()[:9].reshape(3, 3):
+            assert sorted(whole_pass) == [0, 1, 2]
+    assert np.any(tasks.positions[0] != tasks.positions[1])
+
+
+@pytest.mark.parametrize("inner", [
+    InnerConfig(0.05, inner_beta1=0.9, weight_decay=0.99),
+    InnerConfig(0.1, "sgd", "mean")])
+def test_what_is_saved_is_loaded(rng, tmp_path, inner):
+    learner, (x, y) = classifier(inner), support(rng)
+    learner.state = learner.state._replace(
+        m=[0.3 * w for w in learner.weights] if inner.inner_beta1 else [])
+    learner.phi[0].assign_add(tf.ones(learner.phi[0].shape))
+    learner.save(tmp_path / "initialization")
+    again = Learner.load(tmp_path / "initialization")
+    assert (again.inner, again.adaptation) == (inner, ADAPTATION)
+    for a, b in zip(
+            tf.nest.flatten((learner.weights, learner.state)),
+            tf.nest.flatten((again.weights, again.state)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    # The SavedModel answers as both do.
+    served = tf.saved_model.load(tmp_path / "initialization")
+    want = served.adapt_and_predict(x, y, x[:2], tf.constant(False))["logits"]
+    for one in (learner, again):
+        np.testing.assert_allclose(one.adapt(x, y).predict(x[:2]), want,
+                                   rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_of_ones_own_is_not_written(tmp_path):
+    model = network()
+    learner = Learner(model)
+    learner.phi[0].assign(0 * learner.phi[0])
+    learner.save(tmp_path / "initialization")
+    assert np.any(model.trainable_variables[0].numpy())
+    learner.assign_to(model)
+    assert not np.any(model.trainable_variables[0].numpy())
+
+
+def test_nothing_else_is_replaced(tmp_path):
+    (tmp_path / "photo.png").write_text("of the user")
+    for there in (tmp_path, tmp_path / "photo.png"):
+        with pytest.raises(InputError, match="name a folder that is new"):
+            Learner(network()).save(there)
+    assert (tmp_path / "photo.png").read_text() == "of the user"
+
+
+def own_loss(targets, outputs):
+    return tf.abs(targets - outputs)
+
+
+def test_a_loss_of_ones_own_is_given_again(rng, tmp_path):
+    learner = Learner(network(), loss=own_loss)
+    learner.save(tmp_path / "initialization")
+    with pytest.raises(InputError, match="'own_loss' of your own: give it"):
+        Learner.load(tmp_path / "initialization")
+    again = Learner.load(tmp_path / "initialization", own_loss)
+    x, y = rng.random((4, 4)), rng.random((4, 3))
+    np.testing.assert_array_equal(again.adapt(x, y, 2).predict(x),
+                                  learner.adapt(x, y, 2).predict(x))
+
+
+def test_no_learner_there(tmp_path):
+    with pytest.raises(InputError, match="holds no learner.*No such file"):
+        Learner.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("inner", [
+    InnerConfig(0.1, "sgd"), InnerConfig(0.1, weight_decay=0.9)])
+def test_maml_by_hand_is_the_rules_gradient(rng, inner):
+    """The gradient through `adapt`, from which the rule makes its step."""
+    learner, (x, y) = classifier(inner), support(rng)
+    q, z = support(rng)
+    rows = ADAPTATION.positions(tf.constant(7)).numpy()
+
+    @tf.function(autograph=False)
+    def meta_gradient(x, y, q, z):
+        with tf.GradientTape() as tape:
+            adapted = learner.adapt(x, y)
+            # As every inner step, the rule's last one decays before.
+            adapted.weights = [inner.weight_decay * w
+                               for w in adapted.weights]
+            loss = adapted.loss(q, z)
+        return tape.gradient(loss, learner.phi), adapted.state, (
+            adapted.weights)
+
+    gradient, state, weights = meta_gradient(
+        *(tf.constant(a) for a in (x, y, q, z)))
+    displacement, after = REGISTRY["maml"].rule(
+        learner.inner_loop, learner.weights, learner.state,
+        Batches(*map(tf.constant, (x[rows], y[rows], q, z))))
+    if inner.inner_optimizer == "sgd":
+        stepped = [0.1 * g for g in gradient]
+    else:
+        # Keras's Adam makes the last step; D counts its decay too.
+        optimizer = keras.optimizers.Adam(0.1, beta_1=0.0, epsilon=1e-8)
+        variables = [keras.Variable(w) for w in weights]
+        optimizer.build(variables)
+        optimizer.iterations.assign(state.t)
+        for slot, v in zip(optimizer._velocities, state.v, strict=True):
+            slot.assign(v)
+        optimizer.apply(gradient, variables)
+        stepped = [w / 0.9 - v.value
+                   for w, v in zip(weights, variables, strict=True)]
+    assert int(after.t) == 35
+    for want, got in zip(stepped, displacement, strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-6)
+
+
+def test_a_rule_in_a_function_of_ones_own(rng):
+    learner, (x, y) = classifier(), support(rng)
+
+    @tf.function(autograph=False)
+    def fomaml(batches):
+        return REGISTRY["fomaml"].rule(learner.inner_loop, learner.weights,
+                                       learner.state, batches)[0]
+
+    rows = ADAPTATION.positions(tf.constant(7)).numpy()
+    before = learner.adapt(x, y, steps=3).weights
+    after = learner.adapt(x, y, steps=4).weights
+    got = fomaml(Batches(x[rows[:3]], y[rows[:3]], x[rows[3]], y[rows[3]]))
+    for d, a, b in zip(got, before, after, strict=True):
+        np.testing.assert_allclose(d, a - b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss, spoil, message", [
+    (None, lambda x, y: (x[:, :3], y),
+     r"shape \[7, 3\], and the network takes examples of shape \[4\]"),
+    (None, lambda x, y: (x[0], y), r"give \[number of examples, 4\]"),
+    (None, lambda x, y: (x[:0], y[:0]), "are empty"),
+    (None, lambda x, y: (x * np.nan, y), "support inputs hold NaN"),
+    (None, lambda x, y: (x, y[:6]), r"shape \[6\], and there are \[7\]"),
+    (None, lambda x, y: (x, y + 100),
+     "from 100 to 102, and the network has 3 outputs"),
+    (None, lambda x, y: (x, y - 1), "from -1 to 1"),
+    (None, lambda x, y: (x, y.astype("float32")), "integer labels"),
+    (None, lambda x, y: (x, y[:, None]), r"shape \[1\] each"),
+    (squared_error, lambda x, y: (x, x[:, 0]),
+     r"of shape \[\] each, and the network's outputs float32 of shape \[3\]"),
+    (squared_error, lambda x, y: (x, x), r"shape \[4\] each"),
+    (squared_error, lambda x, y: (x, x[:, :3] * np.inf), "targets hold NaN"),
+])
+def test_examples_that_do_not_fit_are_refused(rng, loss, spoil, message):
+    learner = classifier(**({"loss": loss} if loss else {}))
+    with pytest.raises(InputError, match=message):
+        learner.adapt(*spoil(*support(rng)))
+
+
+def test_a_column_of_outputs_and_a_row_of_targets_do_not_broadcast(rng):
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
+    learner, (x, _) = Learner(model, loss=squared_error), support(rng)
+    with pytest.raises(InputError, match=r"\[7919, 7919\]"):
+        learner.adapt(x, x[:, 0])
+    learner.adapt(x, x[:, :1], steps=1)
+
+
+def test_evaluation_tasks_that_do_not_fit_are_refused(rng):
+    learner = classifier()
+    x, y = rng.random((2, 5, 4)), rng.integers(0, 3, (2, 5))
+    good = EvaluationTasks.cut(x, y, x, y)
+    for bad, message in (
+            ({"query_targets": y + 1}, "query_targets go from 1 to 3"),
+            ({"support_inputs": x[..., :2]}, "support_inputs have shape"),
+            ({"query_targets": y[:1]}, r"there are \[2, 5\] inputs")):
+        with pytest.raises(InputError, match=message):
+            learner.evaluate(good._replace(**bad))
+
+
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"batch": 0},
+                                      {"smaller": ((3, 0),)}])
+def test_bad_adaptations(settings):
+    with pytest.raises(InputError, match="must be"):
+        AdaptConfig(**settings)
