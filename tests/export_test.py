@@ -210,6 +210,17 @@ def test_no_images_are_refused_by_name(trained, empty):
                                  tf.constant(True))
 
 
+@pytest.mark.parametrize("labels, message", [
+    ([0, 1, 3], "must be from 0 to 2, and are.*0 1 3"),
+    ([0, -1, 2], "must be from 0 to 2"),
+    ([0, 1], "not as many support_labels as support_images")])
+def test_labels_that_do_not_fit_are_refused(trained, labels, message):
+    module = saved_learner.Initialization(trained.learner)
+    x = np.zeros((3, *SIZE), np.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        module.adapt_and_predict(x, np.array(labels), x, tf.constant(True))
+
+
 def test_any_integer_type(used):
     _, got = used
     for name in saved_learner.INTEGER_TYPES:

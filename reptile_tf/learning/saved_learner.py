@@ -101,11 +101,7 @@ class Initialization(tf.Module):
     @tf.function(autograph=False)
     def _adapt(self, support_images, support_labels, query_images,
                transductive):
-        for name, images in (("support", support_images),
-                             ("query", query_images)):
-            tf.debugging.assert_positive(
-                tf.shape(images)[0], f"{name}_images is empty: give at least "
-                "one")
+        self._require(support_images, support_labels, query_images)
         w, _ = self._inner.adapt_to(
             self._weights(),
             InnerState([v.value() for v in self.v], self.t.value(),
@@ -116,6 +112,24 @@ class Initialization(tf.Module):
                          query_images)
         return {"logits": tf.cond(transductive, partial(scored, True),
                                   partial(scored, False))}
+
+
+    def _require(self, support_images, support_labels, query_images):
+        """Assertions in the graph: its users have no Python of ours."""
+        for name, images in (("support", support_images),
+                             ("query", query_images)):
+            tf.debugging.assert_positive(
+                tf.shape(images)[0], f"{name}_images is empty: give at least "
+                "one")
+        tf.debugging.assert_equal(
+            tf.shape(support_images)[0], tf.shape(support_labels)[0],
+            "there are not as many support_labels as support_images")
+        if self._classifies:
+            ways = self._inner.model.outputs[0].shape[-1]
+            for right in (support_labels >= 0, support_labels < ways):
+                tf.debugging.Assert(tf.reduce_all(right), [
+                    f"support_labels must be from 0 to {ways - 1}, and are",
+                    support_labels])
 
 
 def save(learner, directory: Path) -> None:
