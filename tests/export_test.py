@@ -239,6 +239,16 @@ def test_the_schedule_cycles_as_evaluation_does(examples, batch):
     assert len({row.tobytes() for row in passes.reshape(-1, examples)}) > 1
 
 
+def test_every_order_of_a_shuffle_is_as_likely():
+    """Of 4 examples 24 orders: chi-squared with 23 degrees of freedom."""
+    orders = [tuple(np.argsort(adaptation.shuffling_keys(4, turn)))
+              for turn in range(2400)]
+    counts = [orders.count(order) for order in set(orders)]
+    assert len(counts) == 24
+    assert sum((c - 100) ** 2 / 100 for c in counts) < 49.7  # p = 0.001
+    assert len(set(adaptation.shuffling_keys(5000, 7).numpy())) == 5000
+
+
 def test_the_schedule_with_replacement():
     order = adaptation.stateless_schedule(
         tf.constant(8), tf.constant(5), 6, True).numpy()

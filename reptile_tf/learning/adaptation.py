@@ -11,6 +11,7 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 
 SCHEDULE_SEED = 20180308
+PRIME = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,22 @@ class AdaptConfig:
                                   self.replacement)
 
 
+def shuffling_keys(number: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Different pseudo-random int32 keys [number], others for each turn.
+
+    By integer operations that TensorFlow Lite has, which has no random
+    generator: x -> (x + c)^5 permutes the integers modulo PRIME, because 5 has
+    no factor in common with PRIME - 1.
+    """
+    x = tf.cast(tf.range(number), tf.int64) + tf.cast(number, tf.int64) * (
+        tf.cast(turn, tf.int64))
+    for _ in range(4):
+        x = (x + SCHEDULE_SEED) % PRIME
+        square = x * x % PRIME
+        x = square * square % PRIME * x % PRIME
+    return tf.cast(x, tf.int32)
+
+
 def stateless_schedule(
     num_examples: tf.Tensor,
     batch: tf.Tensor,
@@ -64,9 +81,7 @@ def stateless_schedule(
         passes, kept = -(-num_batches * batch // num_examples), num_examples
 
     def add_pass(i, order):
-        # TensorFlow Lite has no stateless_shuffle.
-        shuffled = tf.argsort(tf.random.stateless_uniform(
-            [num_examples], tf.stack([SCHEDULE_SEED, i])))
+        shuffled = tf.argsort(shuffling_keys(num_examples, i))
         return i + 1, tf.concat([order, shuffled[:kept]], 0)
 
     _, order = tf.while_loop(
