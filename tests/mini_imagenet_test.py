@@ -448,11 +448,12 @@ def socket_at(path):
     listening.close()
 
 
-@pytest.mark.parametrize("place, what", [
-    (os.mkfifo, "a named pipe"), (socket_at, "a socket")])
-@pytest.mark.parametrize("where", ["train/cat", "train/n01/a.png",
-                                   "val/n12/a"])
-def test_what_is_neither_a_file_nor_a_folder(tmp_path, place, what, where):
+@pytest.mark.parametrize("where, place, what", [
+    *((where, *kind) for kind in (
+        (os.mkfifo, "a named pipe"), (socket_at, "a socket"))
+      for where in ("train/cat", "train/n01/a.png", "val/n12/a")),
+    ("train/n01/a.png", os.mkdir, "a folder")])
+def test_what_is_no_class_or_no_image(tmp_path, where, place, what):
     folders(tmp_path / "data")
     place(tmp_path / "data" / where)
     assert f"{tmp_path / 'data' / where} is {what}" in bad(tmp_path / "data")
@@ -499,17 +500,18 @@ def test_folders_one_level_too_deep(tmp_path):
                   b"")
     message = bad(home)
     for text in (f"{home}/train/animals holds no images itself, but folders "
-                 "of them (train-cat, train-dog, train-emu and 1 more), and "
-                 "so do 2 more folders", "train/<class>/*.jpg",
-                 f"move their folders up into {home}/train and remove ani"):
+                 "of them (train-cat, train-dog, train-emu and 1 more), as "
+                 "do 2 folders more. Images must lie in train/<class>/: if "
+                 "train-cat is a class, move what is in animals up into "
+                 f"{home}/train; if animals is one, move the images up"):
         assert text in message, text
 
 
 def test_images_in_a_folder_within_their_classs(tmp_path):
     folders(tmp_path / "data")
     write(tmp_path / "data/train/cat/images/more/1.PNG", b"")
-    assert "move the images of images/ up into " + str(
-        tmp_path / "data/train/cat") in bad(tmp_path / "data")
+    assert "train/cat holds no images itself, but folders of them (images)" in (
+        bad(tmp_path / "data"))
 
 
 def test_images_in_no_class(tmp_path, caplog):
@@ -520,8 +522,8 @@ def test_images_in_no_class(tmp_path, caplog):
     logging.getLogger("reptile_tf").propagate = True
     with caplog.at_level(logging.WARNING, "reptile_tf"):
         load(home)
-    assert (f"5 images lie in no class's folder and are not read ({home}/val/"
-            "0.jpg, ") in caplog.text and "and 2 more)" in caplog.text
+    assert f"not read: 5 images in no class's folder ({home}/val/0.jpg, " in (
+        caplog.text) and "and 2 more)" in caplog.text
     shutil.rmtree(home / "val/n11")
     shutil.rmtree(home / "val/n12")
     assert (f"{home}/val holds 5 images (0.jpg, 1.jpg, 2.jpg and 2 more) and "
@@ -550,6 +552,10 @@ def test_a_class_that_is_too_small_is_named(tmp_path):
             "test on): add") in bad(home, "--shots=3")
     shutil.rmtree(home / "train/cat")
     assert bad(home, "--shots=4").endswith("or use --shots=3 or fewer")
+    # With 4 images a class 4 shots leave none to test on.
+    assert bad(home, "--shots=3", "--train_shots=5").endswith(
+        "or use --train_shots=4 or fewer")
+    assert "or use" not in bad(home, "--shots=4", "--train_shots=6")
 
 
 @pytest.mark.parametrize("change, message", [

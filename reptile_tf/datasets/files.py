@@ -79,8 +79,8 @@ def refuse(faults: list[str]) -> None:
     """Raise InputError that names them, if there are any."""
     if faults:
         raise InputError("\n  ".join([
-            f"{len(faults)} of the files and folders cannot be used; replace "
-            "or remove them:", *faults[:MOST_NAMED],
+            f"{number(len(faults), 'entry', 'entries')} of the data's folders "
+            "cannot be used; replace or remove:", *faults[:MOST_NAMED],
             *([f"and {len(faults) - MOST_NAMED:,} more"]
               if len(faults) > MOST_NAMED else [])]))
 
@@ -89,6 +89,11 @@ def refuse_dead_links(*paths: Path) -> None:
     """Raise InputError if some of the paths are links to nothing."""
     refuse([f"{path} {fault_of(path)}" for path in paths
             if path.is_symlink() and not path.exists()])
+
+
+def number(count: int, one: str, more: str) -> str:
+    """1 image, 2,000 images."""
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def some(names: Iterable[str]) -> str:

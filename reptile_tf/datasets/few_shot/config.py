@@ -7,6 +7,7 @@ from typing import Any
 from reptile_tf.configuration.checks import at_least
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
+from reptile_tf.datasets import files
 from reptile_tf.errors import InputError
 
 
@@ -65,10 +66,11 @@ class ImageConfig(Config):
             least = min(small, key=small.get)
             size = small.pop(least)
             raise InputError(
-                f"class {split}/{least} has {size} image"
-                f"{'' if size == 1 else 's'}, {value + test} are needed "
+                f"class {split}/{least} has "
+                f"{files.number(size, 'image', 'images')}, {value + test} are "
+                "needed "
                 f"(--{flag}={value}{' and one to test on' if test else ''})"
                 + (f"; {len(small):,} more of {split} have too few" if small
                    else "") + ": add images, remove what is too small"
                 + (f", or use --{flag}={size - test} or fewer"
-                   if size > test else ""))
+                   if size > (1 if test else shots) else ""))

@@ -17,6 +17,8 @@ from reptile_tf.datasets.mini_imagenet.listing import (
 )
 from reptile_tf.errors import InputError
 
+_OTHERS = "files or folders"
+
 
 @dataclass
 class _Found:
@@ -51,8 +53,10 @@ class _Found:
             if within:
                 self.deep[label.path] = within
             of_split[label.name] = images
+            self.faults += [f"{e.path} is a folder" for e in inner
+                            if is_image(e.name)]
             self.unread += sorted(e.path for e in (*inner, *content)
-                                  if e.is_dir() or not is_image(e.name))
+                                  if not is_image(e.name))
 
 
 def _holds_images(folder: str) -> bool:
@@ -101,24 +105,22 @@ def _check_depth(folder: Path, found: _Found) -> None:
     for path, within in found.deep.items():
         label, split = Path(path), Path(path).parent
         alike = len(found.deep) - 1
-        move = (f"move the images of {within[0]}/ up into {label}"
-                if len(within) == 1 else
-                f"if {files.some(within)} are classes, move their folders up "
-                f"into {split} and remove {label.name}/; if {label.name} is "
-                "one class, move their images up into it")
         raise InputError(
             f"{label} holds no images itself, but folders of them "
             f"({files.some(within)})"
-            + (f", and so do {alike:,} more folders" if alike else "")
-            + f": images lie directly in their class's folder, {split.name}/"
-            f"<class>/*.jpg: {move}")
+            + (f", as do {files.number(alike, 'folder', 'folders')} more"
+               if alike else "")
+            + f". Images must lie in {split.name}/<class>/: if "
+            f"{within[0]} is a class, move what is in {label.name} up into "
+            f"{split}; if {label.name} is one, move the images up into it")
     for split, stray in found.stray.items():
         if stray and not found.images[split]:
             raise InputError(
-                f"{folder / split} holds {len(stray):,} images "
+                f"{folder / split} holds "
+                f"{files.number(len(stray), 'image', 'images')} "
                 f"({files.some(map(os.path.basename, stray))}) and no folders "
-                "of classes: make one "
-                "for each class, and move its images into it")
+                "of classes: make one for each class, and move its images "
+                "into it")
 
 
 def _warnings(found: _Found) -> list[str]:
@@ -126,12 +128,12 @@ def _warnings(found: _Found) -> list[str]:
     stray = [path for paths in found.stray.values() for path in paths]
     if stray:
         lines.append(
-            f"{len(stray):,} images lie in no class's folder and are not read "
-            f"({files.some(stray)}): move them into the folders of their "
-            "classes")
+            f"not read: {files.number(len(stray), 'image', 'images')} in no "
+            f"class's folder ({files.some(stray)}); move each into its class")
     if found.unread:
         lines.append(
-            f"{len(found.unread):,} files or folders beside the images are "
-            f"not read ({found.unread[0]}, ...); images end in "
+            "not read: "
+            f"{files.number(len(found.unread), 'file or folder', _OTHERS)} "
+            f"beside the images ({files.some(found.unread)}); images end in "
             f"{', '.join(SUFFIXES)}")
     return lines

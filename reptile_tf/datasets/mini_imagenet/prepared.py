@@ -224,7 +224,8 @@ def _complaint(bad: list[tuple[Image, Exception]]) -> str:
     if others:
         remedies.append("replace or remove the files that cannot be read")
     return "\n  ".join([
-        f"{len(bad)} images cannot be used; {'; '.join(remedies)}:",
+        f"{files.number(len(bad), 'image', 'images')} cannot be used; "
+        f"{'; '.join(remedies)}:",
         *(f"{image.place} {_what(error)}"
           for image, error in others + sizes[:MOST_SIZES]),
         *([f"and {len(sizes) - MOST_SIZES:,} more of other sizes"]
