@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -580,6 +581,97 @@ def test_the_figure(three, capsys):
     for word in ("reptile, 3 seeds", "fomaml, 1 seed", "1shot transductive",
                  "val accuracy, %", "omniglot, 5-way: all characters"):
         assert f"<!-- {word} -->" in svg, word
+
+
+class Page(HTMLParser):
+    """What is in a page; fails where tags do not close in order."""
+
+    VOID = {"meta"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(text)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements
+                if name == tag]
+
+
+def curve(folder, *values):
+    (folder / "metrics.csv").write_text("iteration,split,metric,value\n" + (
+        "".join(f"{50 * i},val,accuracy_1shot_transductive,{value}\n"
+                for i, value in enumerate(values))))
+
+
+def test_the_page(three, capsys):
+    """All of the table, the curves and the flags, and nothing from outside."""
+    for seed in range(3):
+        curve(three / f"reptile-{seed}", 0.2, 0.3 + 0.1 * seed)
+    curve(three / "fomaml", math.nan, 0.25, 0.5)
+    make(three / "a&b", omniglot, images(shots_1t=0.5), seed=4,
+         data="synthetic", source="<script>alert(1)</script>")
+    curve(three / "a&b", 0.5)
+    (make(three / "left", omniglot, images(shots_1t=0.5), seed=5)
+     / "result.json").unlink()
+    compare.show([three], "html")
+    output = capsys.readouterr().out
+    page = Page(output)
+    assert "http" not in output and "url(" not in output
+    assert not any(name in attributes for _, attributes in page.elements
+                   for name in ("src", "href", "srcset", "onload"))
+    assert [*map(len, map(page.all, ("table", "figure", "script")))] == [
+        2, 2, 1]
+    for text in ("93.00 ± 3.61", "-2.39*", "1-shot + transduction",
+                 "reptile, 3 seeds", "1shot transductive",
+                 "omniglot, 5-way: <script>alert(1)</script>; 400 test tasks",
+                 "* reptile is not as published: meta_iters=10000 (paper: "
+                 "100000); 400 test tasks (paper: 10,000).",
+                 f"{three}/left: not finished, at meta-iteration 0 of 100,000",
+                 str(three / "a&b"), str(three / "reptile-2")):
+        assert text in page.texts, text
+    flags_of = [t for t in page.texts if t.startswith("--algorithm=")]
+    assert [re.search("--seed=.", t)[0] for t in flags_of] == [
+        f"--seed={i}" for i in (4, 0, 1, 2, 0)]
+    points = page.all("circle")
+    # 0.3, 0.4, 0.5: mean 40 and deviation 10; a NaN is no point.
+    assert [p["data-value"] for p in points] == [
+        "reptile, 0: 50", "reptile, 0: 20 ± 0", "reptile, 50: 40 ± 10",
+        "fomaml, 50: 25", "fomaml, 100: 50"]
+    assert all(0 < float(p["cx"]) < 340 and 0 < float(p["cy"]) < 230
+               for p in points)
+    assert float(points[1]["cy"]) > float(points[2]["cy"])
+    assert len([p for p in page.all("path") if p["class"] == "band"]) == 1
+
+
+def test_a_page_without_curves(three, capsys):
+    """The table stands, and it is said why."""
+    compare.show([three], "html")
+    page = Page(capsys.readouterr().out)
+    assert len(page.all("table")) == 1 and page.all("figure") == []
+    assert any(t.startswith("No learning curves: ") for t in page.texts)
+    for seed in range(3):
+        curve(three / f"reptile-{seed}", math.inf)
+    curve(three / "fomaml")
+    compare.show([three], "html")
+    assert "no finite value" in Page(capsys.readouterr().out).texts
 
 
 TABLES = """

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reptile_tf.compare import finished_runs, learning_curves
+from reptile_tf.compare.for_programs import as_csv, as_json
+from reptile_tf.compare.html_page import as_html
 from reptile_tf.compare.rows import doubled, rows_of
-from reptile_tf.compare.tables import FORMATS
+from reptile_tf.compare.tables import markdown, text
 from reptile_tf.errors import InputError
+
+FORMATS = {"text": text, "markdown": markdown, "csv": as_csv, "json": as_json,
+           "html": as_html}
 
 
 def show(folders: Sequence[Path | str], form: str = "text",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reptile_tf.compare.finished_runs import Run
-from reptile_tf.compare.groups import group_by_flags
+from reptile_tf.compare.groups import Group, group_by_flags
 from reptile_tf.errors import InputError
 from reptile_tf.records import metrics
 from reptile_tf.reporting import plotting
@@ -90,19 +90,28 @@ def _draw(panels: dict[tuple[str, str, str], list]) -> Figure:
     return figure
 
 
-def _panel(axes, split: str, metric: str, lines: list) -> None:
+def caption_of(split: str, metric: str) -> tuple[str, str]:
+    """A panel's title, and what it shows against the meta-iterations."""
     kind, _, cell = metric.partition("_")
+    return cell.replace("_", " "), f"{split} " + (
+        "accuracy, %" if kind == "accuracy" else "mean squared error")
+
+
+def label_of(group: Group, runs: int) -> str:
+    """A curve in a legend."""
+    return f"{group.name}, {runs} seed{'s' * (runs > 1)}"
+
+
+def _panel(axes, split: str, metric: str, lines: list) -> None:
     for i, (group, curves) in enumerate(lines):
         iterations, values = common(curves)
-        seeds = f"{len(curves)} seed{'s' * (len(curves) > 1)}"
         plotting.mean_and_band(
             axes, iterations, values, marker="o", ms=3,
             color=plotting.COLOURS[i % len(plotting.COLOURS)],
             linestyle=plotting.LINE_STYLES[i % len(plotting.LINE_STYLES)],
-            label=f"{group.name}, {seeds}")
-    axes.set(title=cell.replace("_", " "), xlabel="meta-iterations",
-             ylabel=f"{split} accuracy, %" if kind == "accuracy"
-             else f"{split} mean squared error")
+            label=label_of(group, len(curves)))
+    title, unit = caption_of(split, metric)
+    axes.set(title=title, xlabel="meta-iterations", ylabel=unit)
     axes.title.set_fontsize(9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
