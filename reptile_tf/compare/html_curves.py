@@ -12,7 +12,7 @@ from reptile_tf.compare.learning_curves import caption_of, common, label_of
 from reptile_tf.reporting.plotting import COLOURS, band
 
 WIDTH, HEIGHT = 340, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 26  # Of the frame, for the numbers.
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 8, 26  # Of the frame, for the numbers.
 DASHES = ("", "7 3", "7 3 2 3", "2 3")
 TICKS = 4
 
