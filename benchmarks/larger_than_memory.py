@@ -26,6 +26,7 @@ from reptile_tf.configuration import flags as flag_parser
 from reptile_tf.datasets import mini_imagenet
 from reptile_tf.datasets.few_shot import FewShotImages
 from reptile_tf.datasets.mini_imagenet import cache_pickles, forms, prepared
+from reptile_tf.datasets.pictures import UNCHANGED
 from reptile_tf.execution.threads import use_threads
 from reptile_tf.records.provenance import commit, environment
 from reptile_tf.runs.building import trainer_of
@@ -69,7 +70,7 @@ def make(folder: Path, size: float, per_class: int,
         np.load(home / f"{split}.npy", mmap_mode="r+")[row] = mark
     prepared.write_index(home, "cache pickles", "0", {
         split: {f"{split}{i:06d}": per_class for i in range(count)}
-        for split, count in of_split.items()})
+        for split, count in of_split.items()}, UNCHANGED)
     return config
 
 

@@ -1,6 +1,7 @@
 """Comparison: results made by hand, numbers worked out by hand."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -8,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 from reptile_tf.compare import command as compare
 from reptile_tf.compare import finished_runs, learning_curves
 from reptile_tf.compare import published as paper
+from reptile_tf.configuration import flags
 from reptile_tf.configuration.config import Config
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.learning.rules import REGISTRY
@@ -26,13 +29,13 @@ from reptile_tf.reporting import plotting
 ROOT = Path(__file__).parent.parent
 
 
-def images(**values):
+def images(tasks=400, **values):
     """Rows (shots, transductive) of accuracy; 'shots_5t' is 5-shot +."""
     rows = []
     for name, accuracy in values.items():
         shots, mode = re.fullmatch(r"shots_(\d+)([tn])", name).groups()
         rows += [{"split": split, "shots": int(shots),
-                  "transductive": mode == "t", "tasks": 400,
+                  "transductive": mode == "t", "tasks": tasks,
                   "accuracy": accuracy - 0.5 * (split == "train"),
                   "ci95": 0.0123, "eval_batch": 5, "eval_iters": 50}
                  for split in ("test", "train")]
@@ -58,11 +61,20 @@ def make(folder, dataset, rows, seconds=100.0, source="a folder", **flags):
 
 
 def records(capsys, *folders):
-    """The rows of --format=json, by (algorithm, variant, cell)."""
+    """The rows of --format=json, by (algorithm, what differs, cell)."""
     compare.show(folders, "json")
     found = json.loads(capsys.readouterr().out)
-    return {(r["algorithm"], r["variant"], r["cell"]): r
+    return {(r["algorithm"], ", ".join(r["differs"]), r["cell"]): r
             for r in found["rows"]}, found["not_counted"]
+
+
+# As published, 1-shot.
+FOMAML = {
+    "algorithm": "fomaml", "shots": (1,), "train_shots": 2, "tail_shots": 1,
+    "inner_batch": 5, "inner_iters": 2, "inner_optimizer": "sgd",
+    "learning_rate": 0.4, "outer_optimizer": "adam", "meta_step": 0.001,
+    "meta_step_final": 0.001, "meta_batch": 32, "meta_iters": 60_000,
+    "eval_batch": (5,), "eval_iters": 3}
 
 
 @pytest.fixture
@@ -74,8 +86,8 @@ def three(tmp_path):
              images(shots_1t=trans, shots_1n=plain), seconds, seed=seed,
              source=f"archives in /disk{seed}", data_dir=f"/disk{seed}",
              num_threads=seed, meta_iters=10_000)
-    make(tmp_path / "fomaml", omniglot, images(shots_1t=0.98, shots_1n=0.8),
-         7200, algorithm="fomaml", meta_iters=60_000)
+    make(tmp_path / "fomaml", omniglot,
+         images(tasks=600, shots_1t=0.98, shots_1n=0.8), 7200, **FOMAML)
     return tmp_path
 
 
@@ -103,26 +115,27 @@ def test_mean_and_sample_deviation_over_seeds(three, capsys):
 def test_text(three, capsys):
     compare.show([three])
     assert capsys.readouterr().out.splitlines() == [
-        "omniglot, 5-way: all characters; 400 test tasks", "",
-        "accuracy, %     this code         paper   diff  seeds  iterations"
+        "omniglot, 5-way: all characters; 400 to 600 test tasks", "",
+        "accuracy, %     this code         paper   diff   seeds  iterations"
         "   time",
         "1-shot",
-        "  reptile    93.00 ± 3.61  95.39 ± 0.09  -2.39      3     10,000*"
+        "  reptile    93.00 ± 3.61  95.39 ± 0.09  -2.39*      3      10,000"
         "  4 min",
-        "  fomaml     80.00 ± 1.23                           1      60,000"
+        "  fomaml     80.00 ± 1.23                            1      60,000"
         "  2.0 h",
         "1-shot + transduction",
-        "  reptile    95.20 ± 0.26  97.68 ± 0.04  -2.48      3     10,000*"
+        "  reptile    95.20 ± 0.26  97.68 ± 0.04  -2.48*      3      10,000"
         "  4 min",
-        "  fomaml     98.00 ± 1.23  98.30 ± 0.50  -0.30      1      60,000"
-        "  2.0 h", "",
+        "  fomaml     98.00 ± 1.23  98.30 ± 0.50  -0.30       1      60,000"
+        "  2.0 h",
+        "* reptile is not as published: meta_iters=10000 (paper: 100000); 400 "
+        "test tasks", "  (paper: 10,000).", "",
         "± is the standard deviation over seeds; of one seed, the 95 % "
         "interval over",
         "  tasks.",
         "The paper's ±: the standard deviation over 3 runs; of maml and "
         "fomaml, the 95 %",
         "  interval over tasks.",
-        "* Fewer meta-iterations than the paper's: reptile 100,000.",
         "time: of a run, training and evaluation, the mean over seeds."]
 
 
@@ -130,14 +143,14 @@ def test_markdown(three, capsys):
     compare.show([three], "markdown")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:6] == [
-        "**omniglot, 5-way: all characters; 400 test tasks**", "",
+        "**omniglot, 5-way: all characters; 400 to 600 test tasks**", "",
         "| accuracy, % | algorithm | this code | paper | diff | seeds | "
         "iterations | time |", "|---|---|---|---|---|---|---|---|",
-        "| 1-shot | reptile | 93.00 ± 3.61 | 95.39 ± 0.09 | -2.39 | 3 | "
-        "10,000\\* | 4 min |",
+        "| 1-shot | reptile | 93.00 ± 3.61 | 95.39 ± 0.09 | -2.39\\* | 3 | "
+        "10,000 | 4 min |",
         "| 1-shot | fomaml | 80.00 ± 1.23 |  |  | 1 | 60,000 | 2.0 h |"]
-    assert "- \\* Fewer meta-iterations than the paper's: reptile 100,000." in (
-        lines)
+    assert ("- \\* reptile is not as published: meta_iters=10000 (paper: "
+            "100000); 400 test tasks (paper: 10,000).") in lines
 
 
 def test_csv(three, capsys):
@@ -145,7 +158,7 @@ def test_csv(three, capsys):
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [r["algorithm"] for r in rows] == ["reptile", "fomaml"] * 2
     assert float(rows[0]["std"]) == pytest.approx(13 ** 0.5)
-    assert rows[0]["seeds"] == "0 1 2" and rows[0]["ci95"] == ""
+    assert rows[0]["seeds"] == "0;1;2" and rows[0]["ci95"] == ""
     assert rows[1]["paper"] == "" and rows[3]["paper"] == "98.3"
     assert (rows[2]["shots"], rows[2]["transductive"]) == ("1", "True")
 
@@ -160,25 +173,211 @@ def test_flags_that_matter_are_not_mixed(tmp_path, capsys):
     found, _ = records(capsys, tmp_path)
     cell = "1-shot + transduction"
     assert {(a, v): r["mean"] for (a, v, _), r in found.items()} == (
-        pytest.approx({("fomaml", "a"): 60, ("fomaml", "b"): 90,
-                       ("reptile", ""): 60}))
-    assert found["fomaml", "a", cell]["differs"] == ["--tail_shots=0"]
-    assert found["fomaml", "b", cell]["differs"] == ["--tail_shots=2"]
-    assert found["reptile", "", cell]["differs"] == []
+        pytest.approx({("fomaml", "tail_shots=0"): 60,
+                       ("fomaml", "tail_shots=2"): 90, ("reptile", ""): 60}))
+    assert {key[2] for key in found} == {cell}
     compare.show([tmp_path])
-    output = capsys.readouterr().out
-    assert "  fomaml a " in output
-    assert output.splitlines()[-2:] == [
-        "fomaml a: --tail_shots=0", "fomaml b: --tail_shots=2"]
+    lines = capsys.readouterr().out.splitlines()
+    row = lines.index("1-shot + transduction")
+    assert lines[row + 1].startswith("  reptile     60.00 ± 1.23")
+    assert lines[row + 2].startswith("  fomaml,    60.00 ± 14.14")
+    assert lines[row + 3:row + 6:2] == ["    tail_shots=0", "    tail_shots=2"]
 
 
 def test_a_flag_that_is_not_set_differs_too(tmp_path, capsys):
     """flags.cfg has no line of an unset flag."""
-    make(tmp_path / "0", omniglot, images(shots_1t=0.5))
-    make(tmp_path / "1", omniglot, images(shots_1t=0.5), transductive=True)
+    for name, more in (("0", {}), ("1", {"resize_filter": "area"})):
+        make(tmp_path / name, mini_imagenet, images(shots_1t=0.5), **more)
+    with open(make(tmp_path / "2", mini_imagenet, images(shots_1t=0.5))
+              / "flags.cfg", "a") as file:
+        file.write("\n--tf32")
     found, _ = records(capsys, tmp_path)
-    assert {v: r["differs"] for (_, v, _), r in found.items()} == {
-        "a": ["--transductive"], "b": ["--transductive unset"]}
+    assert {key[1] for key in found} == {"", "resize_filter=area", "tf32"}
+
+
+def test_what_is_usual_is_not_named(tmp_path, capsys):
+    """The published value, by algorithm; without one, the default."""
+    for rate in (0.1, 0.4):
+        make(tmp_path / f"f{rate}", omniglot, images(shots_1t=rate),
+             **{**FOMAML, "learning_rate": rate})
+    for name, more in (("few", {"meta_iters": 100}),
+                       ("val", {"val_classes": 100})):
+        make(tmp_path / name, omniglot, images(shots_1t=0.9), **more)
+    for k in (5, 7):
+        make(tmp_path / f"joint{k}", omniglot, images(shots_1t=0.2),
+             algorithm="joint", inner_iters=k)
+    found, _ = records(capsys, tmp_path)
+    assert {key[:2] for key in found} == {
+        ("fomaml", ""), ("fomaml", "learning_rate=0.1"),
+        ("reptile", "meta_iters=100"), ("reptile", "val_classes=100"),
+        ("joint", ""), ("joint", "inner_iters=7")}
+
+
+def test_of_a_cell_only_what_matters_to_it_differs(tmp_path, capsys):
+    """1-shot and 5-shot runs, each at two rates; 2 comes before 10."""
+    for shots in (1, 5):
+        for rate in (10.0, 2.0):
+            make(tmp_path / f"{shots}-{rate}", omniglot,
+                 images(**{f"shots_{shots}t": rate / 100}),
+                 shots=(shots,), train_shots=shots + 1, eval_batch=(shots,),
+                 inner_batch=2 * shots, learning_rate=rate)
+    found, not_counted = records(capsys, tmp_path)
+    assert not_counted == []
+    assert [(differs, cell) for _, differs, cell in found] == [
+        (f"learning_rate={rate}", f"{shots}-shot + transduction")
+        for shots in (1, 5) for rate in (2.0, 10.0)]
+
+
+def test_what_else_a_run_was_evaluated_on_does_not_separate_it(
+        tmp_path, capsys):
+    """Nor does it make a seed count twice."""
+    for name, seed, shots, batch, rows in (
+            ("a", 0, (1, 5), (5, 15), images(shots_1t=0.5, shots_5t=0.7)),
+            ("b", 1, (1,), (5,), images(shots_1t=0.6, shots_1n=0.4)),
+            ("c", 0, (1, 10), (5,), images(shots_1t=0.9, shots_10t=0.8))):
+        make(tmp_path / name, omniglot, rows, seed=seed, shots=shots,
+             eval_batch=batch, transductive=None if name == "b" else True)
+    found, not_counted = records(capsys, tmp_path)
+    assert {cell: (r["mean"], r["seeds"]) for (_, _, cell), r in (
+        found.items())} == {
+            "1-shot": (40, [1]),
+            "1-shot + transduction": (pytest.approx(55), [0, 1]),
+            "5-shot + transduction": (70, [0]),
+            "10-shot + transduction": (80, [0])}
+    assert not_counted == [
+        f"{tmp_path}/c: the same seed and flags as {tmp_path}/a, which is "
+        "counted (1-shot + transduction)"]
+
+
+def unlike(capsys, tmp_path, **flags):
+    """What a run that is as published but for these flags is marked with."""
+    tasks = flags.pop("tasks", 10_000)
+    algorithm = flags.get("algorithm", "reptile")
+    base = FOMAML if algorithm == "fomaml" else {}
+    run = tmp_path / str(len(list(tmp_path.iterdir())))
+    make(run, omniglot, images(tasks, shots_1t=0.5), **{**base, **flags})
+    found, _ = records(capsys, run)
+    return [*found.values()][0]["unlike_paper"]
+
+
+@pytest.mark.parametrize("flags, marks", [
+    ({}, []), ({"algorithm": "fomaml", "tasks": 600}, []),
+    ({"seed": 3, "num_threads": 1, "eval_interval": 0, "export": False,
+      "eval_splits": "test", "jit_compile": "on", "data_dir": "x",
+      "task_order": "sequential", "recompute_gradients": True}, []),
+    ({"val_classes": 100}, ["val_classes=100 (paper: 0)"]),
+    ({"algorithm": "fomaml", "val_classes": 100}, []),
+    ({"algorithm": "fomaml", "val_classes": 50},
+     ["val_classes=50 (paper: 0 or 100)"]),
+    ({"tasks": 9_999}, ["9,999 test tasks (paper: 10,000)"]),
+    ({"meta_iters": 100_001}, ["meta_iters=100001 (paper: 100000)"]),
+    ({"mixed_bfloat16": True, "replacement": True}, [
+        "replacement (paper: noreplacement)",
+        "mixed_bfloat16 (paper: nomixed_bfloat16)"]),
+    ({"shots": (1, 5), "eval_batch": (4, 5)}, ["eval_batch=4 (paper: 5)"]),
+    ({"shots": (1, 5), "eval_batch": (5, 4)}, []),
+    ({"algorithm": "fomaml", "outer_clip": 10.0},
+     ["outer_clip=10.0 (paper: 0.0)"])])
+def test_what_is_not_as_published_is_marked(tmp_path, capsys, flags, marks):
+    assert unlike(capsys, tmp_path, **flags) == marks
+
+
+def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
+    """One by one: each is marked, or is in a list of those that may differ."""
+    known = {
+        # Where and how, not what: at most rounding, or the order of tasks.
+        "seed", "data_dir", "cache_dir", "device_images", "export",
+        "num_threads", "eval_interval", "eval_interval_samples",
+        "eval_splits", "compare", "jit_compile", "recompute_gradients",
+        "task_order",
+        # Which cells there are.
+        "shots", "transductive",
+        # Another table, or no number of the paper's.
+        "classes", "data", "algorithm", "gradient_weights",
+        # Not of what was run; the tasks are counted in the results.
+        "eval_samples", "run_dir", "pretrained", "resume", "distribution"}
+    other = {"inner_optimizer": "sgd", "inner_loss": "mean",
+             "outer_optimizer": "adam", "eval_batch": (3,)}
+    assert finished_runs.IMMATERIAL | paper.ALIKE <= known
+    for field in dataclasses.fields(omniglot.CONFIG):
+        if field.name not in known:
+            value = other.get(field.name, not field.default if isinstance(
+                field.default, bool) else field.default + 1
+                if not isinstance(field.default, (str, tuple)) else None)
+            [mark] = unlike(capsys, tmp_path, **{field.name: value})
+            assert field.name in mark
+
+
+def test_a_flag_that_this_code_does_not_know_is_marked(tmp_path, capsys):
+    run = make(tmp_path / "run", omniglot, images(10_000, shots_1t=0.5))
+    with open(run / "flags.cfg", "a") as file:
+        file.write("\n--tf32")
+    found, _ = records(capsys, run)
+    assert [r["unlike_paper"] for r in found.values()] == [
+        ["tf32 (paper: unset)"]]
+
+
+FLAGFILES = sorted((ROOT / "configs").glob("*[0-9]way*.cfg"))
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_the_flagfiles_of_the_tables_are_as_published(tmp_path, capsys, path):
+    dataset = mini_imagenet if path.stem.startswith("mini") else omniglot
+    config = flags.parse(
+        ["", f"--flagfile={path}", "--data_dir=x"], dataset.CONFIG,
+        dataset.DEFAULTS)
+    rows = images(10_000, **{f"shots_{k}{mode}": 0.5 for k in config.shots
+                             for mode in "tn"})
+    make(tmp_path / "run", dataset, rows, **dataclasses.asdict(config))
+    found, _ = records(capsys, tmp_path)
+    assert [r["unlike_paper"] for r in found.values()] == [[]] * len(found)
+    with_paper = [r for r in found.values() if r["paper"]]
+    assert len(with_paper) == len(config.shots) * (
+        2 if config.algorithm == "reptile" else 1)
+
+
+@pytest.mark.parametrize("given, marks", [
+    ("", []), ("nearest", []),
+    ("area", ["resize_filter=area (paper: unset or nearest)"])])
+def test_the_papers_resize_filter(tmp_path, capsys, given, marks):
+    make(tmp_path / "run", mini_imagenet, images(10_000, shots_1n=0.5),
+         resize_filter=given)
+    found, _ = records(capsys, tmp_path)
+    assert [r["unlike_paper"] for r in found.values()] == [marks]
+
+
+def test_marks_are_told_apart_by_their_cells(tmp_path, capsys):
+    """One name, one note for what it shares, else one for each."""
+    make(tmp_path / "run", omniglot, images(10_000, shots_1t=0.5, shots_5t=0.5),
+         val_classes=100, eval_batch=(5, 15))
+    make(tmp_path / "20", omniglot, images(10_000, shots_1t=0.5), classes=20,
+         val_classes=1, learning_rate=0.0005, inner_batch=20, inner_iters=10,
+         meta_iters=200_000, eval_batch=(10,))
+    compare.show([tmp_path], "markdown")
+    marks = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith("- \\*")]
+    assert marks == [
+        "- \\* reptile is not as published: val_classes=1 (paper: 0).",
+        "- \\* reptile (1-shot + transduction) is not as published: "
+        "val_classes=100 (paper: 0).",
+        "- \\* reptile (5-shot + transduction) is not as published: "
+        "eval_batch=15 (paper: 5); val_classes=100 (paper: 0)."]
+
+
+def test_long_names_stay_within_the_terminal(tmp_path, capsys, monkeypatch):
+    """Below themselves at 80 columns, and in one line at 120."""
+    make(tmp_path / "run", omniglot, images(shots_1t=0.1), **FOMAML)
+    make(tmp_path / "slow", omniglot, images(shots_1t=0.1),
+         **{**FOMAML, "learning_rate": 0.1})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for columns, name in ((80, "  fomaml,"), (40, "  fomaml,"), (
+            120, "  fomaml, learning_rate=0.1"), (
+            200, "  fomaml, learning_rate=0.1")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        compare.show([tmp_path])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[5].partition(" 10.00 ±")[0].rstrip() == name
+        assert max(map(len, lines)) < max(80, min(columns, 120))
 
 
 @pytest.mark.filterwarnings("error")
@@ -384,6 +583,97 @@ def test_the_figure(three, capsys):
         assert f"<!-- {word} -->" in svg, word
 
 
+class Page(HTMLParser):
+    """What is in a page; fails where tags do not close in order."""
+
+    VOID = {"meta"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(text)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements
+                if name == tag]
+
+
+def curve(folder, *values):
+    (folder / "metrics.csv").write_text("iteration,split,metric,value\n" + (
+        "".join(f"{50 * i},val,accuracy_1shot_transductive,{value}\n"
+                for i, value in enumerate(values))))
+
+
+def test_the_page(three, capsys):
+    """All of the table, the curves and the flags, and nothing from outside."""
+    for seed in range(3):
+        curve(three / f"reptile-{seed}", 0.2, 0.3 + 0.1 * seed)
+    curve(three / "fomaml", math.nan, 0.25, 0.5)
+    make(three / "a&b", omniglot, images(shots_1t=0.5), seed=4,
+         data="synthetic", source="<script>alert(1)</script>")
+    curve(three / "a&b", 0.5)
+    (make(three / "left", omniglot, images(shots_1t=0.5), seed=5)
+     / "result.json").unlink()
+    compare.show([three], "html")
+    output = capsys.readouterr().out
+    page = Page(output)
+    assert "http" not in output and "url(" not in output
+    assert not any(name in attributes for _, attributes in page.elements
+                   for name in ("src", "href", "srcset", "onload"))
+    assert [*map(len, map(page.all, ("table", "figure", "script")))] == [
+        2, 2, 1]
+    for text in ("93.00 ± 3.61", "-2.39*", "1-shot + transduction",
+                 "reptile, 3 seeds", "1shot transductive",
+                 "omniglot, 5-way: <script>alert(1)</script>; 400 test tasks",
+                 "* reptile is not as published: meta_iters=10000 (paper: "
+                 "100000); 400 test tasks (paper: 10,000).",
+                 f"{three}/left: not finished, at meta-iteration 0 of 100,000",
+                 str(three / "a&b"), str(three / "reptile-2")):
+        assert text in page.texts, text
+    flags_of = [t for t in page.texts if t.startswith("--algorithm=")]
+    assert [re.search("--seed=.", t)[0] for t in flags_of] == [
+        f"--seed={i}" for i in (4, 0, 1, 2, 0)]
+    points = page.all("circle")
+    # 0.3, 0.4, 0.5: mean 40 and deviation 10; a NaN is no point.
+    assert [p["data-value"] for p in points] == [
+        "reptile, 0: 50", "reptile, 0: 20 ± 0", "reptile, 50: 40 ± 10",
+        "fomaml, 50: 25", "fomaml, 100: 50"]
+    assert all(0 < float(p["cx"]) < 340 and 0 < float(p["cy"]) < 230
+               for p in points)
+    assert float(points[1]["cy"]) > float(points[2]["cy"])
+    assert len([p for p in page.all("path") if p["class"] == "band"]) == 1
+
+
+def test_a_page_without_curves(three, capsys):
+    """The table stands, and it is said why."""
+    compare.show([three], "html")
+    page = Page(capsys.readouterr().out)
+    assert len(page.all("table")) == 1 and page.all("figure") == []
+    assert any(t.startswith("No learning curves: ") for t in page.texts)
+    for seed in range(3):
+        curve(three / f"reptile-{seed}", math.inf)
+    curve(three / "fomaml")
+    compare.show([three], "html")
+    assert "no finite value" in Page(capsys.readouterr().out).texts
+
+
 TABLES = """
 omniglot | 1-shot 5-way | 5-shot 5-way | 1-shot 20-way | 5-shot 20-way
 maml + transduction | 98.7 0.4 | 99.9 0.1 | 95.8 0.3 | 98.9 0.2
@@ -426,9 +716,8 @@ def test_the_papers_tables():
 
 def test_flags_that_do_not_matter_exist():
     """So that a renamed flag is not forgotten."""
-    names = {f for c in finished_runs.CONFIGS.values()
-             for f in c.__dataclass_fields__}
-    assert finished_runs.IMMATERIAL <= names
-    training = {f for c in (Config, *finished_runs.CONFIGS.values())
-                for f in c.training_flags()}
+    configs = [m.CONFIG for m in finished_runs.DATASETS.values()]
+    names = {f for c in configs for f in c.__dataclass_fields__}
+    assert finished_runs.IMMATERIAL | paper.ALIKE <= names
+    training = {f for c in (Config, *configs) for f in c.training_flags()}
     assert finished_runs.IMMATERIAL & training == {"seed"}

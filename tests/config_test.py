@@ -106,9 +106,10 @@ def test_bad_flags(flags, message):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--shots=20"], "shots=20 needs 21.*test has 20|shots=20 needs 21"),
+    (["--shots=20"], "train/0 has 20 images, 21 are needed .--shots=20.*"
+     "; 4,799 more of train have too few.*--shots=19"),
     (["--classes=424"], "classes=424.*test has 423.*--classes=423"),
-    (["--train_shots=21"], "train_shots=21.*20 examples.*--train_shots=20"),
+    (["--train_shots=21"], "20 images, 21 are.*train_shots=21.*=20 or fewer"),
 ])
 def test_data_that_does_not_suffice(flags, message):
     with pytest.raises(InputError, match=message):

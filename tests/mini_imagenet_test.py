@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from reptile_tf.datasets.mini_imagenet import (
     csv_files,
     prepared,
 )
+from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
 from reptile_tf.execution import memory
 from reptile_tf.runs import command_line as experiment
@@ -329,6 +331,35 @@ def test_ones_own_grey_images_of_another_size(tmp_path):
     assert source.network().input_shape == (None, 5, 5, 1)
 
 
+def test_transparent_and_turned_images_are_counted(tmp_path, monkeypatch):
+    """In the line of the data, from the prepared data too."""
+    home = tmp_path / "data"
+    folders(home)
+    plain = load(home).describe()
+    assert plain.endswith("3 train classes, 2 val classes, 2 test classes")
+    drawing = np.zeros((8, 8, 4), np.uint8)  # Black on black, by its pixels.
+    drawing[2:5, 3] = (0, 0, 0, 255)
+    write(home / "train/n01/000.png", png(drawing))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for where in ("train/n02/001.png", "test/n21/006.png"):
+        Image.open(home / where).save(home / where, exif=exif)
+    source = load(home)
+    want = plain + "; images 1 with transparency, put on white, 2 turned"
+    assert source.describe().startswith(want)
+    got = source.data.images[np.array([0, 5 + 1])]
+    assert got[0].min() == 0 and (got[0] == 255).sum() == 3 * (64 - 3)
+    np.testing.assert_array_equal(got[1], np.rot90(picture("n02", 1), -1))
+    with monkeypatch.context() as m:
+        m.setattr(prepared, "_prepare", None)  # It would fail.
+        assert load(home).describe().startswith(want)
+    for index in (tmp_path / "cache").glob("*/index.json"):
+        content = json.loads(index.read_text())
+        del content["changes"]  # As it was before they were counted.
+        index.write_text(json.dumps(content))
+    assert load(home).describe().startswith(want)
+
+
 def bad(home, *arguments):
     with pytest.raises(InputError) as e:
         load(home, *arguments)
@@ -397,13 +428,134 @@ def test_what_is_not_read_is_said(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("make, where", [
-    (folders, "val/n11/009.png"), (csv_images, "images/n1200000002.jpg")])
+    (folders, "val/n11/009.png"), (csv_images, "images/n1200000002.jpg"),
+    (ilsvrc, "n21/n21_1.JPEG"), (folders, "val/n13"), (ilsvrc, "n12"),
+    (folders, "val"), (csv_images, "images")])
 def test_a_link_to_nothing(tmp_path, make, where):
     make(tmp_path / "data")
     path = tmp_path / "data" / where
+    if path.is_dir():
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    path.symlink_to("/nonexistent/a.png")
-    assert f"{path} is missing" in bad(tmp_path / "data")
+    path.symlink_to("/nonexistent/a")
+    message = bad(tmp_path / "data")
+    assert path.name in message and "a link to nothing" in message
+
+
+def socket_at(path):
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(os.path.relpath(path))  # Its name may not be long.
+    listening.close()
+
+
+@pytest.mark.parametrize("where, place, what", [
+    *((where, *kind) for kind in (
+        (os.mkfifo, "a named pipe"), (socket_at, "a socket"))
+      for where in ("train/cat", "train/n01/a.png", "val/n12/a")),
+    ("train/n01/a.png", os.mkdir, "a folder")])
+def test_what_is_no_class_or_no_image(tmp_path, where, place, what):
+    folders(tmp_path / "data")
+    place(tmp_path / "data" / where)
+    assert f"{tmp_path / 'data' / where} is {what}" in bad(tmp_path / "data")
+
+
+def test_a_pipe_that_a_csv_names_is_not_waited_for(tmp_path):
+    csv_images(tmp_path / "data")
+    path = tmp_path / "data/images/n1200000002.jpg"
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} is a named pipe" in bad(tmp_path / "data")
+
+
+@pytest.mark.parametrize("make, where", [
+    (folders, "train/n02"), (folders, "val"), (csv_images, "images"),
+    (ilsvrc, "n12")])
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch, make, where):
+    make(tmp_path / "data")
+    path, scandir = str(tmp_path / "data" / where), os.scandir
+
+    def refused(folder):  # Whoever runs the tests, root too.
+        if os.fspath(folder) == path:
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert f"{path} cannot be read (Permission denied)" in bad(
+        tmp_path / "data")
+
+
+def test_a_file_in_place_of_a_split(tmp_path):
+    folders(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/val")
+    (tmp_path / "data/val").write_text("")
+    assert "val cannot be read (Not a directory)" in bad(tmp_path / "data")
+
+
+def test_folders_one_level_too_deep(tmp_path):
+    """The same group in two splits is not a class in two splits."""
+    home = tmp_path / "data"
+    for split in CLASSES:
+        for label in ("cat", "dog", "emu", "fox"):
+            write(home / split / "animals" / f"{split}-{label}" / "1.jpg",
+                  b"")
+    message = bad(home)
+    for text in (f"{home}/train/animals holds no images itself, but folders "
+                 "of them (train-cat, train-dog, train-emu and 1 more), as "
+                 "do 2 folders more. Images must lie in train/<class>/: if "
+                 "train-cat is a class, move what is in animals up into "
+                 f"{home}/train; if animals is one, move the images up"):
+        assert text in message, text
+
+
+def test_images_in_a_folder_within_their_classs(tmp_path):
+    folders(tmp_path / "data")
+    write(tmp_path / "data/train/cat/images/more/1.PNG", b"")
+    assert "train/cat holds no images itself, but folders of them (images)" in (
+        bad(tmp_path / "data"))
+
+
+def test_images_in_no_class(tmp_path, caplog):
+    home = tmp_path / "data"
+    folders(home)
+    for i in range(5):
+        write(home / "val" / f"{i}.jpg", b"")
+    logging.getLogger("reptile_tf").propagate = True
+    with caplog.at_level(logging.WARNING, "reptile_tf"):
+        load(home)
+    assert f"not read: 5 images in no class's folder ({home}/val/0.jpg, " in (
+        caplog.text) and "and 2 more)" in caplog.text
+    shutil.rmtree(home / "val/n11")
+    shutil.rmtree(home / "val/n12")
+    assert (f"{home}/val holds 5 images (0.jpg, 1.jpg, 2.jpg and 2 more) and "
+            "no folders of classes") in bad(home)
+
+
+def test_upper_case_names_are_read_and_hidden_ones_are_not(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    (home / "train/n01/000.png").rename(home / "train/n01/000.PNG")
+    for name in (".DS_Store", "._001.png", ".hidden/1.png"):
+        write(home / "train/n01" / name, b"")
+    write(home / "train/.git/1.png", b"")
+    assert [len(c) for c in load(home).data.splits["train"]] == [5, 6, 4]
+
+
+def test_a_class_that_is_too_small_is_named(tmp_path):
+    home = tmp_path / "data"
+    folders(home)
+    write(home / "train/cat/1.png", b"")
+    assert ("class train/cat has 1 image, 4 are needed (--train_shots=4): "
+            "add images, remove what is too small") in bad(home, "--shots=1")
+    assert ("class train/cat has 1 image, 6 are needed (--train_shots=6); 2 "
+            "more of train have too few") in bad(home, "--train_shots=6")
+    assert ("class train/cat has 1 image, 4 are needed (--shots=3 and one to "
+            "test on): add") in bad(home, "--shots=3")
+    shutil.rmtree(home / "train/cat")
+    assert bad(home, "--shots=4").endswith("or use --shots=3 or fewer")
+    # With 4 images a class 4 shots leave none to test on.
+    assert bad(home, "--shots=3", "--train_shots=5").endswith(
+        "or use --train_shots=4 or fewer")
+    assert "or use" not in bad(home, "--shots=4", "--train_shots=6")
 
 
 @pytest.mark.parametrize("change, message", [
@@ -464,7 +616,7 @@ def test_a_signal_stops_the_preparation(tmp_path, monkeypatch):
         if len(decoded) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.05)
-        return np.zeros((8, 8, 3), np.uint8)
+        return np.zeros((8, 8, 3), np.uint8), Changes()
 
     monkeypatch.setattr(prepared.Pixels, "of", slow)
     assert experiment.main(mini_imagenet, [
@@ -557,6 +709,10 @@ def test_nothing_that_is_known(tmp_path):
     (tmp_path / "data").mkdir()
     assert "holds nothing" in bad(tmp_path / "data")
     assert "is not a folder" in bad(tmp_path / "elsewhere")
+    folders(tmp_path / "data/photos")
+    assert f"did you mean --data_dir={tmp_path / 'data/photos'}?" in bad(
+        tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/photos")
     csvs(tmp_path / "data")
     assert "but no images" in bad(tmp_path / "data")
 

@@ -1,6 +1,7 @@
 """Omniglot: pixels, the split, the forms of the data, and bad copies."""
 
 import io
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reptile_tf.datasets import omniglot
+from reptile_tf.datasets import few_shot, omniglot
 from reptile_tf.datasets.omniglot import OmniglotConfig as Config
-from reptile_tf.datasets.omniglot import download, drawings
+from reptile_tf.datasets.omniglot import download, drawings, forms
 from reptile_tf.datasets.omniglot.download import automatic
+from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
 
 
@@ -94,7 +96,8 @@ def test_pixels_equal_pillows_on_real_drawings(real_data):
             content = archive.read(name)
             want = Image.open(io.BytesIO(content)).convert("L").resize(
                 (28, 28), Image.Resampling.NEAREST)
-            got = drawings.decode(content, name)
+            got, changes = drawings.decode(content, name)
+            assert not str(changes)
             np.testing.assert_array_equal(got, want)
             assert got[0, 0] == 255 and got.min() == 0  # ink on paper
 
@@ -174,6 +177,55 @@ def test_an_unreadable_image_is_named(tmp_path):
 def test_an_image_of_another_size_is_named(tmp_path):
     path = folder_of(tmp_path, png((105, 104)))
     with pytest.raises(InputError, match=f"{path} is 105x104.*105x105"):
+        load(tmp_path)
+
+
+def drawing(alpha=False, **more):
+    """A black corner, on white or on nothing."""
+    pixels = np.full((105, 105), 255, np.uint8)
+    pixels[:40, :20] = 0
+    image = (Image.fromarray(np.dstack([0 * pixels, 255 - pixels])) if alpha
+             else Image.fromarray(pixels))
+    content = io.BytesIO()
+    image.save(content, "PNG", **more)
+    return content.getvalue()
+
+
+def test_drawings_on_nothing_and_on_their_side(tmp_path, monkeypatch):
+    """Both are read as a viewer shows them, and counted."""
+    monkeypatch.setattr(drawings, "CHARACTERS", 1)
+    monkeypatch.setattr(drawings, "DRAWINGS", 3)
+    home = tmp_path / "Alpha" / "character01"
+    home.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name, content in (("1.png", drawing()), ("2.PNG", drawing(True)),
+                          ("3.png", drawing(exif=exif)), ("._4.png", b"")):
+        (home / name).write_bytes(content)
+    got, changes = drawings.collect(*forms.recognize(tmp_path))
+    plain = drawings.decode(drawing(), "x")[0]
+    assert plain[0, 0] == 0 and plain[-1, -1] == 255
+    np.testing.assert_array_equal(
+        got[0], sorted([plain, plain, plain[::-1, ::-1]], key=bytes))
+    assert changes == Changes(transparent=1, turned=1)
+    data = omniglot.split(tiny_drawings(), 0, 0, "some drawings", changes)
+    source = few_shot.FewShotImages(
+        data, Config(shots=(1,), train_shots=2), None)
+    assert source.describe() == (
+        "some drawings: 4,800 train classes, 423 test classes; images 1 with "
+        "transparency, put on white, 1 turned upright by EXIF")
+
+
+@pytest.mark.parametrize("where", ["Alpha/character02", "Beta",
+                                   "Alpha/character01/2.png"])
+@pytest.mark.parametrize("place, what", [
+    (os.mkfifo, "a named pipe"),
+    (lambda path: path.symlink_to("nowhere"), "a link to nothing")])
+def test_what_is_no_folder_of_drawings(tmp_path, where, place, what):
+    folder_of(tmp_path, png())
+    (tmp_path / "up").symlink_to(tmp_path)  # It leads nowhere new.
+    place(tmp_path / where)
+    with pytest.raises(InputError, match=f"{tmp_path / where} is {what}"):
         load(tmp_path)
 
 

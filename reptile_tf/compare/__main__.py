@@ -1,6 +1,6 @@
 """Runs beside each other and beside the paper.
 
-    python -m reptile_tf.compare DIR... [--format=text|markdown|csv|json]
+    python -m reptile_tf.compare DIR... [--format=text|markdown|csv|json|html]
                                         [--figure=FILE.png]
 
 reads every run in and below the folders, averages those that differ in the

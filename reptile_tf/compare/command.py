@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reptile_tf.compare import finished_runs, learning_curves
-from reptile_tf.compare.groups import group_by_flags
-from reptile_tf.compare.rows import rows_of
-from reptile_tf.compare.tables import FORMATS
+from reptile_tf.compare.for_programs import as_csv, as_json
+from reptile_tf.compare.html_page import as_html
+from reptile_tf.compare.rows import doubled, rows_of
+from reptile_tf.compare.tables import markdown, text
 from reptile_tf.errors import InputError
+
+FORMATS = {"text": text, "markdown": markdown, "csv": as_csv, "json": as_json,
+           "html": as_html}
 
 
 def show(folders: Sequence[Path | str], form: str = "text",
@@ -28,13 +32,14 @@ def show(folders: Sequence[Path | str], form: str = "text",
     runs, left_out = finished_runs.find(folders)
     if not runs:
         raise InputError("no finished run: " + "; ".join(left_out))
-    groups = group_by_flags(runs)
-    print("\n".join(FORMATS[form](rows_of(groups), left_out)))
+    rows = rows_of(runs)
+    left_out += doubled(rows)
+    print("\n".join(FORMATS[form](rows, left_out)))
     if form == "csv":  # Nowhere in the table.
         for line in left_out:
             print(f"not counted: {line}", file=sys.stderr)
     if figure:
-        for path in learning_curves.save(groups, Path(figure)):
+        for path in learning_curves.save(runs, Path(figure)):
             print(f"figure: {path}", file=sys.stderr)
 
 

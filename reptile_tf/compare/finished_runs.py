@@ -12,17 +12,19 @@ from reptile_tf.errors import InputError
 from reptile_tf.records.results import check_result
 from reptile_tf.records.run_directory import RunDirectory
 
-CONFIGS = {m.NAME: m.CONFIG for m in (omniglot, mini_imagenet, sine)}
-# Flags that change no number of the final evaluation: where things lie, the
-# learning curve, and what else is made. The seed is what is averaged over.
+DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}
+# Flags that change no number of a cell of the final evaluation: where things
+# lie, the learning curve, which cells there are, and what else is made. All
+# others do, a new one too. The seed is what is averaged over.
 IMMATERIAL = frozenset((
     "seed", "data_dir", "cache_dir", "device_images", "export", "num_threads",
-    "eval_interval", "eval_interval_samples", "eval_splits", "compare"))
+    "eval_interval", "eval_interval_samples", "eval_splits", "compare",
+    "shots", "transductive"))
 # What a run has in its folder, and no run is in.
 _INSIDE = ("checkpoints", "tensorboard", "initialization")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished run.
 
@@ -38,21 +40,33 @@ class Run:
     flags: dict[str, str]
 
     @property
-    def material(self) -> dict[str, str]:
-        """The flags that its numbers depend on, but for the seed."""
-        return {name: line for name, line in sorted(self.flags.items())
-                if name not in IMMATERIAL}
+    def algorithm(self) -> str:
+        """The rule."""
+        return self.result["algorithm"]
 
     @property
-    def settings(self) -> tuple[str, ...]:
-        """Their lines."""
-        return tuple(self.material.values())
+    def seed(self) -> int:
+        """The seed."""
+        return self.result["seed"]
+
+    def settings(self, shots: int | None = None) -> dict[str, str]:
+        """The lines of the flags that its numbers at `shots` depend on."""
+        lines = {name: line for name, line in self.flags.items()
+                 if name not in IMMATERIAL}
+        return lines | evaluation_batch(self.flags, shots)
+
+    @property
+    def table(self) -> str:
+        """What it is compared within: data set, ways and data."""
+        ways = self.result["ways"]
+        return (f"{self.result['dataset']}"
+                f"{f', {ways}-way' if ways > 1 else ''}: {self.data}")
 
     @property
     def data(self) -> str:
         """What it was trained on, for people; the same, the same data."""
         if (self.result["dataset"] == omniglot.NAME
-                and "--data=synthetic" not in self.settings):
+                and self.flags.get("data") != "--data=synthetic"):
             return "all characters"  # Whole, whatever folder they came from.
         return self.result["data_source"]
 
@@ -60,15 +74,36 @@ class Run:
     def has_papers_data(self) -> bool:
         """Whether it is the data of the paper's tables."""
         if self.result["dataset"] == omniglot.NAME:
-            return "--data=synthetic" not in self.settings
+            return self.flags.get("data") != "--data=synthetic"
         return (self.result["dataset"] == mini_imagenet.NAME
                 and {"--noallow_partial", "--image_size=84",
-                     "--channels=3"} <= set(self.settings))
+                     "--channels=3"} <= set(self.flags.values()))
 
     @property
     def test_rows(self) -> list[dict[str, Any]]:
         """The rows of the test split, final initialization."""
         return [r for r in self.result["results"] if r["split"] == "test"]
+
+
+def evaluation_batch(flags: dict[str, str], shots: int | None
+                     ) -> dict[str, str]:
+    """The line of --eval_batch with the value that goes with one K.
+
+    Args:
+      flags: lines by name, --shots and --eval_batch among them.
+      shots: K; None leaves the line as it is.
+    """
+    lists = [flags.get(name, "").partition("=")[2].split(",")
+             for name in ("shots", "eval_batch")]
+    batches = dict(zip(*lists, strict=False))
+    if len(lists[1]) < 2 or str(shots) not in batches:
+        return {}
+    return {"eval_batch": f"--eval_batch={batches[str(shots)]}"}
+
+
+def text_of(name: str, line: str | None) -> str:
+    """A flag as it is named in a table: learning_rate=0.1."""
+    return f"{name} unset" if line is None else line.removeprefix("--")
 
 
 def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -94,16 +129,9 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
                 "when it is finished, a result.json")
     for path in paths.values():
         try:
-            run = _read(RunDirectory(path))
+            found.append(_read(RunDirectory(path)))
         except InputError as e:
             left_out.append(f"{path}: {e}")
-            continue
-        counted = next((r for r in found if _key(r) == _key(run)), None)
-        if counted:
-            left_out.append(f"{path}: the same seed and flags as "
-                            f"{counted.directory.path}, which is counted")
-        else:
-            found.append(run)
     return found, left_out
 
 
@@ -121,11 +149,6 @@ def _run_folders(folder: Path) -> list[Path]:
             inner[:] = [name for name in inner if name not in _INSIDE]
         inner.sort()
     return paths
-
-
-def _key(run: Run) -> tuple:
-    r = run.result
-    return r["dataset"], r["seed"], run.data, run.settings
 
 
 def _read(directory: RunDirectory) -> Run:
@@ -153,6 +176,6 @@ def _read(directory: RunDirectory) -> Run:
         raise InputError(
             f"not finished: evaluated at meta-iteration "
             f"{result['meta_iters']:,} of {asked:,}")
-    if result["dataset"] in CONFIGS:
-        flags = {**CONFIGS[result["dataset"]]().lines(), **flags}
+    if result["dataset"] in DATASETS:
+        flags = {**DATASETS[result["dataset"]].CONFIG().lines(), **flags}
     return Run(directory, result, flags)

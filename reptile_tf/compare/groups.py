@@ -1,66 +1,78 @@
 """Runs that differ in the seed alone, together."""
 
-import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reptile_tf.compare.finished_runs import Run
+from reptile_tf.compare.finished_runs import Run, text_of
+from reptile_tf.compare.published import usual_settings
 from reptile_tf.learning.rules import REGISTRY
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in the seed alone.
+    """Runs of a table that differ in the seed alone, as far as K matters.
 
     Attributes:
-      table: what it is compared within: data set, ways and data.
       algorithm: of the runs.
-      variant: a letter where a table has several of one algorithm.
-      differs: the flags that differ between these.
-      runs: by seed.
+      differs: the flags in which the algorithm's groups differ, such as
+        learning_rate=0.1, where they are not as published.
+      runs: by seed, each seed once.
+      doubled: further runs of a seed, each with the one that is counted.
     """
 
-    table: str
     algorithm: str
-    variant: str
     differs: tuple[str, ...]
     runs: tuple[Run, ...]
+    doubled: tuple[tuple[Run, Run], ...]
 
     @property
     def name(self) -> str:
-        """The algorithm and the variant."""
-        return f"{self.algorithm} {self.variant}".strip()
+        """The algorithm and what differs."""
+        return ", ".join((self.algorithm, *self.differs))
 
 
-def group_by_flags(runs: Iterable[Run]) -> list[Group]:
-    """Runs that differ in the seed alone, together."""
-    found: dict[tuple[str, str], dict[tuple[str, ...], list[Run]]] = {}
+def group_by_flags(runs: Iterable[Run], shots: int | None) -> list[Group]:
+    """Group what one cell, or one learning curve, was measured of.
+
+    Args:
+      runs: of one table.
+      shots: K of the evaluation; flags that matter to another K do not
+        separate runs.
+    """
+    found: dict[str, dict[frozenset, list[Run]]] = {}
     for run in runs:
-        r = run.result
-        ways = f", {r['ways']}-way" if r["ways"] > 1 else ""
-        table = f"{r['dataset']}{ways}: {run.data}"
-        found.setdefault((table, r["algorithm"]), {}).setdefault(
-            run.settings, []).append(run)
+        found.setdefault(run.algorithm, {}).setdefault(
+            frozenset(run.settings(shots).items()), []).append(run)
     groups = []
-    for (table, algorithm), variants in found.items():
-        lines = {settings: of_seeds[0].material
-                 for settings, of_seeds in variants.items()}
-        differ = [name for name in sorted(set().union(*lines.values()))
-                  if len({flags.get(name) for flags in lines.values()}) > 1]
-        for i, (settings, of_seeds) in enumerate(sorted(variants.items())):
-            groups.append(Group(
-                table, algorithm, _letters(i) if len(variants) > 1 else "",
-                tuple(lines[settings].get(name, f"--{name} unset")
-                      for name in differ),
-                tuple(sorted(of_seeds,
-                             key=lambda run: run.result["seed"]))))
+    for algorithm, variants in found.items():
+        flags = [of_seeds[0].settings(shots) for of_seeds in variants.values()]
+        differ = [name for name in dict.fromkeys(n for f in flags for n in f)
+                  if len({f.get(name) for f in flags}) > 1]
+        for settings, of_seeds in zip(flags, variants.values(), strict=True):
+            usual = usual_settings(of_seeds[0], shots)
+            groups.append(_group(algorithm, tuple(
+                text_of(name, settings.get(name)) for name in differ
+                if settings.get(name) != usual.get(name)), of_seeds))
     order = [*REGISTRY]
     return sorted(groups, key=lambda g: (
-        g.table, order.index(g.algorithm) if g.algorithm in order
-        else len(order), g.algorithm, len(g.variant), g.variant))
+        order.index(g.algorithm) if g.algorithm in order else len(order),
+        g.algorithm, [_by_value(text) for text in g.differs]))
 
 
-def _letters(i: int) -> str:
-    """a, b, ..., z, ba, bb, ..."""
-    more, last = divmod(i, 26)
-    return (_letters(more) if more else "") + string.ascii_lowercase[last]
+def _group(algorithm: str, differs: tuple[str, ...], runs: list[Run]) -> Group:
+    counted: dict[int, Run] = {}
+    doubled = []
+    for run in runs:
+        first = counted.setdefault(run.seed, run)
+        if first is not run:
+            doubled.append((run, first))
+    return Group(algorithm, differs, tuple(counted[s] for s in sorted(counted)),
+                 tuple(doubled))
+
+
+def _by_value(text: str) -> tuple[float, str]:
+    """So that 2 is before 10."""
+    try:
+        return float(text.partition("=")[2]), text
+    except ValueError:
+        return float("inf"), text

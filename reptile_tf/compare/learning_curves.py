@@ -1,13 +1,15 @@
 """The figure of learning curves: a row of panels for each table."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from reptile_tf.compare.groups import Group
+from reptile_tf.compare.finished_runs import Run
+from reptile_tf.compare.groups import Group, group_by_flags
 from reptile_tf.errors import InputError
 from reptile_tf.records import metrics
 from reptile_tf.reporting import plotting
@@ -22,11 +24,29 @@ def common(curves: Sequence[dict[int, float]]
     return iterations, np.array([[c[i] for i in iterations] for c in curves])
 
 
-def save(groups: Sequence[Group], path: Path) -> list[Path]:
-    """Draw the curves of all groups; a row of panels for each table.
+def panels_of(runs: Sequence[Run]) -> dict[tuple[str, str, str], list]:
+    """By (table, split, metric) the (group, curves of its runs) there."""
+    curves = {run: metrics.read(run.directory.metrics) for run in runs}
+    tables = sorted({run.table for run in runs})
+    keys = dict.fromkeys((table, *key) for table in tables for run in runs
+                         if run.table == table for key in curves[run])
+    panels = {}
+    for table, *key in keys:
+        shots = re.search(r"_(\d+)(?:shot|points)", key[1])
+        panels[table, *key] = [
+            (group, [curves[run][tuple(key)] for run in group.runs])
+            for group in group_by_flags(
+                [run for run in runs if run.table == table
+                 and tuple(key) in curves[run]],
+                int(shots[1]) if shots else None)]
+    return panels
+
+
+def save(runs: Sequence[Run], path: Path) -> list[Path]:
+    """Draw the curves of all runs; a row of panels for each table.
 
     Args:
-      groups: the runs.
+      runs: finished ones.
       path: a .png file; the .svg goes beside it.
 
     Raises:
@@ -36,12 +56,7 @@ def save(groups: Sequence[Group], path: Path) -> list[Path]:
     if path.suffix != ".png":
         raise InputError(f"--figure={path} must end in .png (the .svg is "
                          "written beside it)")
-    panels: dict[tuple[str, str, str], list] = {}
-    for group in groups:
-        curves = [metrics.read(run.directory.metrics) for run in group.runs]
-        for key in dict.fromkeys(k for c in curves for k in c):
-            drawn = [c[key] for c in curves if key in c]
-            panels.setdefault((group.table, *key), []).append((group, drawn))
+    panels = panels_of(runs)
     if not panels:
         raise InputError("no learning curve to draw: the runs have "
                          "--eval_interval=0 or --meta_iters=0")
@@ -75,19 +90,28 @@ def _draw(panels: dict[tuple[str, str, str], list]) -> Figure:
     return figure
 
 
-def _panel(axes, split: str, metric: str, lines: list) -> None:
+def caption_of(split: str, metric: str) -> tuple[str, str]:
+    """A panel's title, and what it shows against the meta-iterations."""
     kind, _, cell = metric.partition("_")
+    return cell.replace("_", " "), f"{split} " + (
+        "accuracy, %" if kind == "accuracy" else "mean squared error")
+
+
+def label_of(group: Group, runs: int) -> str:
+    """A curve in a legend."""
+    return f"{group.name}, {runs} seed{'s' * (runs > 1)}"
+
+
+def _panel(axes, split: str, metric: str, lines: list) -> None:
     for i, (group, curves) in enumerate(lines):
         iterations, values = common(curves)
-        seeds = f"{len(curves)} seed{'s' * (len(curves) > 1)}"
         plotting.mean_and_band(
             axes, iterations, values, marker="o", ms=3,
             color=plotting.COLOURS[i % len(plotting.COLOURS)],
             linestyle=plotting.LINE_STYLES[i % len(plotting.LINE_STYLES)],
-            label=f"{group.name}, {seeds}")
-    axes.set(title=cell.replace("_", " "), xlabel="meta-iterations",
-             ylabel=f"{split} accuracy, %" if kind == "accuracy"
-             else f"{split} mean squared error")
+            label=label_of(group, len(curves)))
+    title, unit = caption_of(split, metric)
+    axes.set(title=title, xlabel="meta-iterations", ylabel=unit)
     axes.title.set_fontsize(9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from reptile_tf.compare.groups import Group
-from reptile_tf.compare.published import Published
-from reptile_tf.compare.published import published as published_number
+from reptile_tf.compare.finished_runs import Run
+from reptile_tf.compare.groups import Group, group_by_flags
+from reptile_tf.compare.published import Published, published
 from reptile_tf.compare.seeds import over_seeds
 
 
@@ -16,6 +16,7 @@ class Row:
     """One cell of the test tasks, of one group.
 
     Attributes:
+      table: what it is compared within: data set, ways and data.
       group: the runs.
       cell: such as "5-shot + transduction" or "10 points, 32 steps".
       key: the same as in result.json: shots and transductive, or points and
@@ -25,9 +26,11 @@ class Row:
       std: sample standard deviation over the seeds; None for one seed.
       ci95: of one seed, the 95 % interval over its tasks; else None.
       tasks: test tasks of a seed.
-      published: the paper's number.
+      paper: its number.
+      unlike: in what the run behind it was another, flag by flag.
     """
 
+    table: str
     group: Group
     cell: str
     key: tuple[tuple[str, Any], ...]
@@ -36,7 +39,8 @@ class Row:
     std: float | None
     ci95: float | None
     tasks: int
-    published: Published | None
+    paper: Published | None
+    unlike: tuple[str, ...]
 
     @property
     def meta_iters(self) -> int:
@@ -46,7 +50,7 @@ class Row:
     @property
     def seeds(self) -> list[int]:
         """Of the runs."""
-        return [run.result["seed"] for run in self.group.runs]
+        return [run.seed for run in self.group.runs]
 
     @property
     def seconds(self) -> float:
@@ -57,43 +61,59 @@ class Row:
     @property
     def difference(self) -> float | None:
         """From the paper's number, in percentage points."""
-        return self.published and self.mean - self.published.accuracy
-
-    @property
-    def shorter(self) -> bool:
-        """Whether the paper trained for longer."""
-        return bool(self.published
-                    and self.meta_iters < self.published.meta_iters)
+        return self.paper and self.mean - self.paper.accuracy
 
 
-def rows_of(groups: Iterable[Group]) -> list[Row]:
+def rows_of(runs: Iterable[Run]) -> list[Row]:
     """The rows of all tables, in their order."""
-    rows = [_row(group, i) for group in groups
-            for i in range(len(group.runs[0].test_rows))]
-    tables_in_order = list(dict.fromkeys(row.group.table for row in rows))
-    return sorted(rows, key=lambda row: (
-        tables_in_order.index(row.group.table), row.metric, row.key))
+    tables: dict[str, dict[tuple, list[Run]]] = {}
+    for run in runs:
+        for row in run.test_rows:
+            tables.setdefault(run.table, {}).setdefault(
+                _key(row), []).append(run)
+    return [_row(table, key, group)
+            for table, cells in sorted(tables.items())
+            for key, of_cell in sorted(cells.items(), key=lambda c: c[0])
+            for group in group_by_flags(of_cell, key[0][1])]
 
 
-def _row(group: Group, i: int) -> Row:
-    # The same flags make the same rows in the same order.
-    rows = [run.test_rows[i] for run in group.runs]
-    first, result = rows[0], group.runs[0].result
+def doubled(rows: Iterable[Row]) -> list[str]:
+    """A line for each run that is left out of a cell for another's sake."""
+    cells: dict[tuple[Run, Run], list[str]] = {}
+    for row in rows:
+        for pair in row.group.doubled:
+            cells.setdefault(pair, []).append(row.cell)
+    return [f"{run.directory.path}: the same seed and flags as "
+            f"{counted.directory.path}, which is counted"
+            + ("" if len(of_run) == len(run.test_rows)
+               else f" ({', '.join(of_run)})")
+            for (run, counted), of_run in cells.items()]
+
+
+def _key(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What a row is of; the first is K."""
+    names = ("points", "steps") if "mse" in row else ("shots", "transductive")
+    return tuple((name, row[name]) for name in names)
+
+
+def _row(table: str, key: tuple, group: Group) -> Row:
+    rows = [next(r for r in run.test_rows if _key(r) == key)
+            for run in group.runs]
+    first, run = rows[0], group.runs[0]
+    (_, shots), (_, second) = key
     if "mse" in first:
-        metric, scale, published = "mse", 1.0, None
-        key = ("points", "steps")
-        cell = f"{first['points']} points, {first['steps']} steps"
+        metric, scale, paper = "mse", 1.0, None
+        cell = f"{shots} points, {second} steps"
     else:
         metric, scale = "accuracy", 100.0
-        key = ("shots", "transductive")
-        cell = f"{first['shots']}-shot" + (
-            " + transduction" if first["transductive"] else "")
-        published = published_number(
-            result["dataset"], result["ways"], first["shots"], group.algorithm,
-            first["transductive"]) if group.runs[0].has_papers_data else None
-    ci95 = first["ci95"]
-    measured = over_seeds([scale * row[metric] for row in rows],
+        cell = f"{shots}-shot" + (" + transduction" if second else "")
+        paper = published(
+            run.result["dataset"], run.result["ways"], shots, group.algorithm,
+            second) if run.has_papers_data else None
+    tasks, ci95 = min(r["tasks"] for r in rows), first["ci95"]
+    measured = over_seeds([scale * r[metric] for r in rows],
                           None if ci95 is None else scale * ci95)
     return Row(
-        group, cell, tuple((k, first[k]) for k in key), metric, measured.mean,
-        measured.std, measured.ci95, first["tasks"], published)
+        table, group, cell, key, metric, measured.mean, measured.std,
+        measured.ci95, tasks, paper,
+        paper.unlike(run, shots, tasks) if paper else ())

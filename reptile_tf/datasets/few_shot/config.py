@@ -1,10 +1,13 @@
 """The flags of N-way classification of images."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reptile_tf.configuration.checks import at_least
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
+from reptile_tf.datasets import files
 from reptile_tf.errors import InputError
 
 
@@ -32,31 +35,42 @@ class ImageConfig(Config):
         at_least(self, 1, "classes")
         super().check()
 
-    def check_data(self, splits: dict[str, list]) -> None:
-        """Raise InputError if the classes or their examples do not suffice."""
-        needs = {name: max(self.shots) + 1 for name in splits}
-        needs["train"] = max(needs["train"], self.task.train_shots)
-        for name, classes in splits.items():
-            fewest = min(map(len, classes), default=0)
-            if fewest < 2:
-                raise InputError(
-                    f"{name} has {len(classes)} classes and, in the smallest "
-                    f"of them, {fewest} examples: "
-                    f"add some; a task needs --classes={self.classes} "
-                    "classes of 2 or more")
-            if len(classes) < self.classes:
-                raise InputError(
-                    f"classes={self.classes} needs as many classes in "
-                    f"every split, {name} has {len(classes)}: use "
-                    f"--classes={len(classes)} or fewer")
-            if max(self.shots) + 1 > fewest:
-                raise InputError(
-                    f"shots={max(self.shots)} needs {max(self.shots) + 1} "
-                    "examples a class for a test example, the smallest class "
-                    f"of {name} has {fewest}: use --shots={fewest - 1} or "
-                    "fewer")
-            if needs[name] > fewest:
-                raise InputError(
-                    f"train_shots={self.task.train_shots} is more than the "
-                    f"{fewest} examples of the smallest training class: use "
-                    f"--train_shots={fewest} or fewer")
+    def check_data(self, splits: dict[str, list],
+                   labels: Mapping[str, Iterable[Any]] | None = None) -> None:
+        """Raise InputError if the classes or their examples do not suffice.
+
+        Args:
+          splits: for each split, for each class its examples.
+          labels: for each split, what its classes are called; else their
+            numbers.
+        """
+        for split, classes in splits.items():
+            names = range(len(classes)) if labels is None else labels[split]
+            self._check_split(split, dict(zip(names, map(len, classes),
+                                              strict=True)))
+
+    def _check_split(self, split: str, sizes: dict[Any, int]) -> None:
+        if len(sizes) < self.classes:
+            raise InputError(
+                f"classes={self.classes} needs as many classes in every "
+                f"split, {split} has {len(sizes)} classes: add some"
+                + (f", or use --classes={len(sizes)} or fewer" if sizes
+                   else ""))
+        shots, train_shots = max(self.shots), self.task.train_shots
+        flag, value, test = "shots", shots, 1
+        if split == "train" and train_shots > shots + 1:
+            flag, value, test = "train_shots", train_shots, 0
+        small = {label: size for label, size in sizes.items()
+                 if size < value + test}
+        if small:
+            least = min(small, key=small.get)
+            size = small.pop(least)
+            raise InputError(
+                f"class {split}/{least} has "
+                f"{files.number(size, 'image', 'images')}, {value + test} are "
+                "needed "
+                f"(--{flag}={value}{' and one to test on' if test else ''})"
+                + (f"; {len(small):,} more of {split} have too few" if small
+                   else "") + ": add images, remove what is too small"
+                + (f", or use --{flag}={size - test} or fewer"
+                   if size > (1 if test else shots) else ""))

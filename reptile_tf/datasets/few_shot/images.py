@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from reptile_tf.datasets.pictures import UNCHANGED, Changes
+
 
 class Parts:
     """Arrays [n_i, ...], memory-mapped ones too, seen as one [n, ...].
@@ -48,6 +50,7 @@ class ImageData:
       key: stands for the pixels in the fingerprint, where reading them all
         would take long.
       facts: further keys of result.json.
+      changes: what decoding did to the images.
     """
 
     images: np.ndarray | Parts
@@ -55,6 +58,7 @@ class ImageData:
     source: str
     key: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    changes: Changes = UNCHANGED
 
     def fingerprint(self) -> int:
         """A checksum of pixels and splits."""

@@ -47,7 +47,9 @@ class FewShotImages(TaskSource):
     def describe(self) -> str:
         counts = ", ".join(f"{len(classes):,} {name} classes"
                            for name, classes in self.data.splits.items())
-        return f"{self.source}: {counts}"
+        changes = f"; images {self.data.changes}" if str(
+            self.data.changes) else ""
+        return f"{self.source}: {counts}{changes}"
 
     def fingerprint(self) -> int:
         return self.data.fingerprint()

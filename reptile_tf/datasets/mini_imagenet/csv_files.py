@@ -1,12 +1,12 @@
 """Ravi and Larochelle's CSV files, beside images/ or beside ILSVRC2012."""
 
 import csv
-import os
 import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from reptile_tf.datasets import files
 from reptile_tf.datasets.mini_imagenet.listing import (
     SPLITS,
     Form,
@@ -50,7 +50,9 @@ def recognize(folder: Path) -> Form | None:
     rows = {s: _rows(folder / n) for s, n in zip(SPLITS, names, strict=True)}
     tables = stats(folder / n for n in names)
     if (folder / "images").is_dir():
-        entries = {e.name: e for e in os.scandir(folder / "images")}
+        faults: list[str] = []
+        entries = {e.name: e for e in files.entries(folder / "images",
+                                                    faults)[1]}
         if any(name in entries for name, _ in rows["train"]):
             def listing() -> Listing:
                 return _by_class(rows, lambda name, label: file_image(
@@ -60,12 +62,14 @@ def recognize(folder: Path) -> Form | None:
                         tables + stats(
                             entries[name] for split in rows.values()
                             for name, _ in split if name in entries), listing)
+        files.refuse(faults)
     wnids = sorted({label for split in rows.values() for _, label in split})
     for home in (folder, folder / "images", folder / "train"):
         if any((home / wnid).is_dir() for wnid in wnids):
             return _ilsvrc(rows, tables, wnids, home)
     if (folder / TAR_NAME).exists():
         return _ilsvrc_tar(rows, tables, wnids, folder / TAR_NAME)
+    files.refuse_dead_links(folder / "images", folder / TAR_NAME)
     raise InputError(
         f"--data_dir={folder} holds {', '.join(names)} but no images: put "
         f"images/, ILSVRC2012's folders <wnid>/ or {TAR_NAME} beside them")
@@ -112,6 +116,7 @@ def _ranked(ordered: dict[str, list[Image]]) -> Callable[[str, str], Image]:
 
 
 def _ilsvrc(rows, tables: str, wnids: list[str], home: Path) -> Form:
+    files.refuse_dead_links(*(home / w for w in wnids))
     missing = [w for w in wnids if not (home / w).is_dir()]
     if missing:
         raise InputError(
@@ -119,18 +124,20 @@ def _ilsvrc(rows, tables: str, wnids: list[str], home: Path) -> Form:
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + " of the classes that the CSV files name: copy ILSVRC2012's "
             "training folders of all of them")
-    entries = {w: sorted((e for e in os.scandir(home / w)
+    faults: list[str] = []
+    entries = {w: sorted((e for e in files.entries(home / w, faults)[1]
                           if _number(e.name) is not None),
                          key=lambda e: _number(e.name))
                for w in wnids}
+    files.refuse(faults)
 
     def listing() -> Listing:
         return _by_class(rows, _ranked({
-            w: [file_image(e.path) for e in files]
-            for w, files in entries.items()}))
+            w: [file_image(e.path) for e in of_class]
+            for w, of_class in entries.items()}))
 
     return Form("ILSVRC2012 folders with CSV files", tables + stats(
-        e for files in entries.values() for e in files), listing)
+        e for of_class in entries.values() for e in of_class), listing)
 
 
 def _ilsvrc_tar(rows, tables: str, wnids: list[str], path: Path) -> Form:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf import networks
-from reptile_tf.datasets import few_shot
+from reptile_tf.datasets import few_shot, files
 from reptile_tf.datasets.few_shot import FewShotImages
 from reptile_tf.datasets.mini_imagenet import forms, prepared
 from reptile_tf.datasets.mini_imagenet.config import MiniImageNetConfig
@@ -42,14 +42,11 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
 
     def check(classes: prepared.Counts) -> None:
         check_classes(classes, folder, config.allow_partial)
-        config.check_data(_splits(classes))
+        config.check_data(_splits(classes), classes)
 
     log = logging.getLogger("reptile_tf")
-    if form.unread:
-        log.warning(
-            "warning: %s files or folders in the class folders are not read "
-            "(%s, ...); images end in %s", f"{len(form.unread):,}",
-            form.unread[0], ", ".join(SUFFIXES))
+    for line in form.warnings:
+        log.warning("warning: %s", line)
     found = prepared.open_or_prepare(
         form, folder, config.pixels, config.cache, check, log)
     images = few_shot.Parts([found.images[s] for s in SPLITS])
@@ -57,7 +54,7 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
     data = few_shot.ImageData(
         images, _splits(found.classes),
         f"{form.name} in {folder}, {len(images):,} images, resize filter "
-        f"{resize}", found.checksum, {"resize_filter": resize})
+        f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
     return FewShotImages(data, config, _network_of(config),
                          _on_device(config, images.nbytes))
 
@@ -91,7 +88,9 @@ def check_classes(classes: prepared.Counts, folder: Path,
         if empty:
             raise InputError(
                 f"class {empty[0]} of {split} in {folder} has no images "
-                f"({', '.join(SUFFIXES)}): add some, or remove its folder")
+                f"({', '.join(SUFFIXES)})"
+                + (f", nor have {files.some(empty[1:])}" if empty[1:] else "")
+                + ": add some, or remove its folder")
     lines = [
         f"{split}: {len(counts)} classes of {CLASSES[split]}, "
         f"{sum(counts.values()):,} images of "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reptile_tf.datasets import files
 from reptile_tf.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -43,13 +44,13 @@ class Form:
       name: of the form, for people.
       fingerprint: changes when the files do; cheap.
       listing: reads what is needed to list the images.
-      unread: what lies beside the images and is not read.
+      warnings: for the reader, such as of files that are not read.
     """
 
     name: str
     fingerprint: str
     listing: Callable[[], Listing]
-    unread: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def stats(paths: Iterable[os.DirEntry | Path]) -> str:
@@ -72,13 +73,14 @@ def is_image(name: str) -> bool:
 
 def file_image(path: str | Path) -> Image:
     """An image that is a file of its own."""
-    return Image(str(path), lambda: Path(path).read_bytes())
+    return Image(str(path), lambda: files.read(path))
 
 
 def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:
     """Raise if some of the names are there and some are not."""
     missing = [n for n in names if not (folder / n).exists()]
     if missing:
+        files.refuse_dead_links(*(folder / n for n in missing))
         raise InputError(
             f"--data_dir={folder} holds {what} but not "
             f"{' and '.join(missing)}: copy all of {', '.join(names)}")

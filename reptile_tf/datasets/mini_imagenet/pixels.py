@@ -1,11 +1,11 @@
 """What the images of a run are made into: size, channels, filter."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as Pillow
 
+from reptile_tf.datasets import pictures
 from reptile_tf.datasets.mini_imagenet.listing import Image
 
 FILTERS = {
@@ -41,8 +41,8 @@ class Pixels:
         """Of an image: height, width, channels."""
         return self.size, self.size, self.channels
 
-    def of(self, image: Image) -> np.ndarray:
-        """uint8 [size, size, channels].
+    def of(self, image: Image) -> tuple[np.ndarray, pictures.Changes]:
+        """uint8 [size, size, channels], and what was done to the image.
 
         Images that are at the size are left alone.
 
@@ -50,24 +50,10 @@ class Pixels:
           WrongSize: it needs a filter that is not given.
           Exception: it does not decode, whatever the decoder raises.
         """
-        content = image.read()
-        if isinstance(content, np.ndarray):
-            picture = Pillow.fromarray(
-                content[..., 0] if content.shape[-1] == 1 else content)
-        else:
-            picture = Pillow.open(io.BytesIO(content))
-        with picture:
-            if picture.mode.startswith("I;16"):  # convert() would clip.
-                picture = Pillow.fromarray(
-                    (np.asarray(picture) >> 8).astype(np.uint8))
-            elif picture.mode in ("I", "F"):
-                raise ValueError(
-                    f"pixels of mode {picture.mode}, not 8 or 16 bits")
-            picture = picture.convert(MODES[self.channels])
-            if picture.size != (self.size, self.size):
-                if not self.resize_filter:
-                    raise WrongSize(
-                        f"is {picture.size[0]}x{picture.size[1]}")
-                picture = picture.resize((self.size, self.size),
-                                         FILTERS[self.resize_filter])
-            return np.asarray(picture).reshape(self.shape)
+        picture, changes = pictures.decode(image.read(), MODES[self.channels])
+        if picture.size != (self.size, self.size):
+            if not self.resize_filter:
+                raise WrongSize(f"is {picture.size[0]}x{picture.size[1]}")
+            picture = picture.resize((self.size, self.size),
+                                     FILTERS[self.resize_filter])
+        return np.asarray(picture).reshape(self.shape), changes

@@ -14,12 +14,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from reptile_tf.datasets import files
 from reptile_tf.datasets.mini_imagenet.listing import (
     SPLITS,
     Form,
@@ -31,10 +32,11 @@ from reptile_tf.datasets.mini_imagenet.pixels import (
     Pixels,
     WrongSize,
 )
+from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
 
 INDEX = "index.json"
-LAYOUT = 1  # Raise it when prepared files change.
+LAYOUT = 2  # Raise it when prepared files change, or their pixels.
 ABANDONED_SECONDS = 24 * 3600
 MOST_SIZES = 10  # Images of other sizes that an error names.
 # split -> class -> number of images
@@ -50,12 +52,14 @@ class Prepared:
       classes: numbers of images; images are in this order.
       form: of the data it was made from.
       checksum: of all pixels.
+      changes: what decoding did to the images.
     """
 
     images: dict[str, np.ndarray]
     classes: Counts
     form: str
     checksum: str
+    changes: Changes
 
 
 def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
@@ -79,7 +83,7 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
     if home.exists():
         try:
             found = _open(home)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             log.warning("warning: %s is damaged, and is prepared again", home)
             shutil.rmtree(home, ignore_errors=True)
         else:
@@ -103,17 +107,20 @@ def home_of(form: Form, source: Path, pixels: Pixels, cache: Path) -> Path:
     return cache / key
 
 
-def write_index(home: Path, form: str, checksum: str, classes: Counts) -> None:
+def write_index(home: Path, form: str, checksum: str, classes: Counts,
+                changes: Changes) -> None:
     """What stands beside the arrays: the other fields of `Prepared`."""
     (home / INDEX).write_text(json.dumps({
-        "form": form, "checksum": checksum, "classes": classes}))
+        "form": form, "checksum": checksum, "classes": classes,
+        "changes": asdict(changes)}))
 
 
 def _open(home: Path) -> Prepared:
     index = json.loads((home / INDEX).read_text())
     return Prepared(
         {s: np.load(home / f"{s}.npy", mmap_mode="r") for s in SPLITS},
-        index["classes"], index["form"], index["checksum"])
+        index["classes"], index["form"], index["checksum"],
+        Changes(**index["changes"]))
 
 
 def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
@@ -127,8 +134,8 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
         raise InputError(f"the cache folder {home.parent} cannot be written "
                          f"({e}): name another with --cache_dir") from e
     try:
-        checksum = _write(listing, pixels, beside)
-        write_index(beside, form.name, checksum, counts)
+        checksum, changes = _write(listing, pixels, beside)
+        write_index(beside, form.name, checksum, counts, changes)
         try:
             beside.rename(home)
         except OSError:
@@ -149,9 +156,10 @@ def _remove_abandoned(home: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
-    """Write each split's file; returns the checksum of all."""
-    checksum = 0
+def _write(listing: Listing, pixels: Pixels, folder: Path
+           ) -> tuple[str, Changes]:
+    """Write each split's file; returns the checksum and changes of all."""
+    checksum, changes = 0, Changes()
     flat = {split: [image for images in classes.values() for image in images]
             for split, classes in listing.items()}
     bad: list[tuple[Image, Exception]] = []
@@ -165,10 +173,12 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
                               (len(images), *pixels.shape))
             decoded = _decoded(pool, images, pixels, array)
             try:
-                for i, error in enumerate(decoded):
+                for i, outcome in enumerate(decoded):
                     bar.update()
-                    if error:
-                        bad.append((images[i], error))
+                    if isinstance(outcome, Changes):
+                        changes += outcome
+                    else:
+                        bad.append((images[i], outcome))
             except BaseException:  # A signal: what is queued is dropped.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -176,18 +186,18 @@ def _write(listing: Listing, pixels: Pixels, folder: Path) -> str:
             checksum = zlib.crc32(array, checksum)
     if bad:
         raise InputError(_complaint(bad))
-    return f"{checksum:08x}"
+    return f"{checksum:08x}", changes
 
 
 def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,
-             array: np.ndarray) -> Iterator[Exception | None]:
-    """Decode into the array; yields what is wrong with each image, or None."""
-    def one(i: int) -> Exception | None:
+             array: np.ndarray) -> Iterator[Changes | Exception]:
+    """Decode into the array; yields each image's changes, or its fault."""
+    def one(i: int) -> Changes | Exception:
         try:
-            array[i] = pixels.of(images[i])
+            array[i], changes = pixels.of(images[i])
         except Exception as e:  # Pillow raises whatever its decoders do.
             return e
-        return None
+        return changes
 
     return pool.map(one, range(len(images)))
 
@@ -214,7 +224,8 @@ def _complaint(bad: list[tuple[Image, Exception]]) -> str:
     if others:
         remedies.append("replace or remove the files that cannot be read")
     return "\n  ".join([
-        f"{len(bad)} images cannot be used; {'; '.join(remedies)}:",
+        f"{files.number(len(bad), 'image', 'images')} cannot be used; "
+        f"{'; '.join(remedies)}:",
         *(f"{image.place} {_what(error)}"
           for image, error in others + sizes[:MOST_SIZES]),
         *([f"and {len(sizes) - MOST_SIZES:,} more of other sizes"]
@@ -222,8 +233,6 @@ def _complaint(bad: list[tuple[Image, Exception]]) -> str:
 
 
 def _what(error: Exception) -> str:
-    if isinstance(error, WrongSize):
+    if isinstance(error, (WrongSize, files.Unreadable)):
         return str(error)
-    if isinstance(error, FileNotFoundError):
-        return "is missing"
     return f"does not decode ({type(error).__name__}: {error})"

@@ -18,6 +18,7 @@ from reptile_tf.datasets.few_shot import ImageData
 from reptile_tf.datasets.omniglot.download import automatic
 from reptile_tf.datasets.omniglot.drawings import SIZE, collect
 from reptile_tf.datasets.omniglot.forms import recognize
+from reptile_tf.datasets.pictures import UNCHANGED, Changes
 from reptile_tf.errors import InputError
 from reptile_tf.tasks import SPLIT_STREAM, generator
 
@@ -41,15 +42,15 @@ class OmniglotConfig(few_shot.ImageConfig):
         "official zip archives or alphabets of PNG folders")
 
 
-def split(drawings: np.ndarray, seed: int, val_classes: int, source: str
-          ) -> ImageData:
+def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
+          changes: Changes = UNCHANGED) -> ImageData:
     """Draw the split and add the rotations.
 
     Args:
       drawings: uint8 [1623, m, 28, 28].
       seed: draws the 1,200 training characters.
       val_classes: of those, how many are set apart for validation.
-      source: for the log.
+      source, changes: for the log.
     """
     if not 0 <= val_classes < TRAINING_CHARACTERS:
         raise InputError(
@@ -68,7 +69,8 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str
               "test": classes[4 * cut + val_classes:]}
     if not val_classes:
         del splits["val"]
-    return ImageData(images.reshape(-1, SIZE, SIZE, 1), splits, source)
+    return ImageData(images.reshape(-1, SIZE, SIZE, 1), splits, source,
+                     changes=changes)
 
 
 def load(config: OmniglotConfig) -> few_shot.FewShotImages:
@@ -78,12 +80,13 @@ def load(config: OmniglotConfig) -> few_shot.FewShotImages:
       InputError: no data, or an incomplete or unreadable copy; never a silent
         fall-back to other data.
     """
+    changes = UNCHANGED
     if config.data == "synthetic":
         source = "built-in glyphs (synthetic)"
         drawings = glyphs.draw()
     else:
         found, source = (recognize(Path(config.data_dir)) if config.data_dir
                          else automatic())
-        drawings = collect(found, source)
-    data = split(drawings, config.seed, config.val_classes, source)
+        drawings, changes = collect(found, source)
+    data = split(drawings, config.seed, config.val_classes, source, changes)
     return few_shot.FewShotImages(data, config, networks.omniglot)

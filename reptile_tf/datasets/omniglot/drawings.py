@@ -1,11 +1,10 @@
 """Omniglot's drawings: decoded, shrunk, sorted and counted."""
 
-import io
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from reptile_tf.datasets import pictures
 from reptile_tf.errors import InputError
 
 CHARACTERS, DRAWINGS, RAW_SIZE, SIZE = 1623, 20, 105, 28
@@ -19,25 +18,26 @@ def shrink(images: np.ndarray) -> np.ndarray:
     return images[..., pick[:, None], pick]
 
 
-def decode(content: bytes, place: str) -> np.ndarray:
-    """uint8 [28, 28], paper 255 and ink 0."""
+def decode(content: bytes, place: str
+           ) -> tuple[np.ndarray, pictures.Changes]:
+    """uint8 [28, 28], paper 255 and ink 0, and what was done to the image."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            size = image.size
-            pixels = np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
+        image, changes = pictures.decode(content, "L")
+    except Exception as e:  # Pillow raises whatever its decoders do.
         raise InputError(
             f"{place} is not a readable image ({e}): copy it again from the "
             "archives") from e
-    if size != (RAW_SIZE, RAW_SIZE):
+    if image.size != (RAW_SIZE, RAW_SIZE):
         raise InputError(
-            f"{place} is {size[0]}x{size[1]}; Omniglot's drawings are "
-            f"{RAW_SIZE}x{RAW_SIZE}: use the original images")
-    return np.where(shrink(pixels) > 127, np.uint8(255), np.uint8(0))
+            f"{place} is {image.size[0]}x{image.size[1]}; Omniglot's drawings "
+            f"are {RAW_SIZE}x{RAW_SIZE}: use the original images")
+    pixels = shrink(np.asarray(image))
+    return np.where(pixels > 127, np.uint8(255), np.uint8(0)), changes
 
 
-def collect(found: Iterable[Drawing], source: str) -> np.ndarray:
-    """Drawings uint8 [1623, 20, 28, 28], sorted.
+def collect(found: Iterable[Drawing], source: str
+            ) -> tuple[np.ndarray, pictures.Changes]:
+    """Drawings uint8 [1623, 20, 28, 28], sorted, and what was done to them.
 
     Characters are sorted by alphabet and number. Not every form of the data
     names the drawings, so within a character they are sorted by their pixels:
@@ -47,9 +47,11 @@ def collect(found: Iterable[Drawing], source: str) -> np.ndarray:
       InputError: not 1,623 characters of 20 drawings.
     """
     characters: dict[tuple[str, str], list[np.ndarray]] = {}
+    changes = pictures.Changes()
     for alphabet, character, place, content in found:
-        characters.setdefault((alphabet, character), []).append(
-            decode(content, place))
+        pixels, change = decode(content, place)
+        characters.setdefault((alphabet, character), []).append(pixels)
+        changes += change
     short = [k for k, v in sorted(characters.items()) if len(v) != DRAWINGS]
     if len(characters) != CHARACTERS or short:
         detail = "".join(f"; {'/'.join(k)} has {len(characters[k])} drawings"
@@ -62,4 +64,4 @@ def collect(found: Iterable[Drawing], source: str) -> np.ndarray:
     return np.stack([
         np.stack(sorted(characters[key], key=bytes))
         for key in sorted(characters)
-    ])
+    ]), changes

@@ -1,10 +1,12 @@
 """The forms in which people hold Omniglot: each as its drawings."""
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from reptile_tf.datasets import files
 from reptile_tf.datasets.omniglot.drawings import Drawing
 from reptile_tf.datasets.prepared_tfds import tfds_version
 from reptile_tf.errors import InputError
@@ -27,7 +29,7 @@ def _from_archives(folder: Path) -> Iterator[Drawing]:
             with zipfile.ZipFile(folder / name) as archive:
                 for member in archive.namelist():
                     parts = member.split("/")
-                    if (member.endswith(".png") and "__MACOSX" not in member
+                    if (_is_drawing(parts[-1]) and "__MACOSX" not in member
                             and len(parts) > 2):
                         yield (*parts[-3:-1], f"{folder / name}: {member}",
                                archive.read(member))
@@ -38,12 +40,39 @@ def _from_archives(folder: Path) -> Iterator[Drawing]:
                 f"again from {ADDRESS}{name}") from e
 
 
-def _from_folders(folder: Path) -> Iterator[Drawing]:
-    for path in sorted(folder.rglob("character*/*.png")):
+def _drawings(folder: Path) -> list[Path]:
+    """The files <alphabet>/character<nn>/*.png below a folder.
+
+    Raises:
+      InputError: there are some, and beside them what cannot be read.
+    """
+    drawings, faults, ahead, seen = [], [], [folder], set()
+    while ahead:
+        here = ahead.pop()
+        real = os.path.realpath(here)
+        if real in seen:  # By a link, which may lead back up.
+            continue
+        seen.add(real)
+        inner, content = files.entries(here, faults)
+        ahead += [here / e.name for e in inner]
+        if here.name.startswith("character"):
+            drawings += [here / e.name for e in content
+                         if _is_drawing(e.name)]
+    if drawings:
+        files.refuse(faults)
+    return sorted(drawings)
+
+
+def _is_drawing(name: str) -> bool:
+    return name.lower().endswith(".png") and not name.startswith(".")
+
+
+def _from_files(drawings: Iterable[Path]) -> Iterator[Drawing]:
+    for path in drawings:
         try:
-            content = path.read_bytes()
-        except OSError as e:
-            raise InputError(f"{path} cannot be read ({e})") from e
+            content = files.read(path)
+        except files.Unreadable as e:
+            raise InputError(f"{path} {e}: copy it again") from e
         yield path.parent.parent.name, path.parent.name, str(path), content
 
 
@@ -88,6 +117,7 @@ def recognize(folder: Path) -> tuple[Iterable[Drawing], str]:
         raise InputError(
             f"--data_dir={folder} holds {present[0]} but not {missing}: fetch "
             f"{ADDRESS}{missing} into it")
-    if next(folder.rglob("character*/*.png"), None):
-        return _from_folders(folder), f"PNG folders in {folder}"
+    drawings = _drawings(folder)
+    if drawings:
+        return _from_files(drawings), f"PNG folders in {folder}"
     raise InputError(f"--data_dir={folder} holds no Omniglot: {REMEDIES}")
