@@ -49,7 +49,7 @@ MEASUREMENTS = {
     "omniglot-loop": OMNIGLOT | {"unrolled_steps": 0},
     "miniimagenet-loop": MINI | {"unrolled_steps": 0},
     "miniimagenet-stock": MINI | {
-        "vectorized": False, "convolutions": "stock"},
+        "vectorized": False, "convolutions": "compiled"},
     "omniglot-deterministic": OMNIGLOT | {"xla": DETERMINISTIC},
     "miniimagenet-deterministic": MINI | {"xla": DETERMINISTIC},
     "omniglot-tf32": OMNIGLOT | {"tf32": True},

@@ -13,7 +13,7 @@ ENGINES = {
     "graph-unrolled": Engine(False, False, "gathered", unrolled_steps=5),
     "graph-stock": Engine(False, False, "stock"),
     "graph-vectorized": Engine(True, False, "sliced"),
-    "xla-unrolled": Engine(False, True, "stock"),
+    "xla-unrolled": Engine(False, True, "compiled"),
     "xla-vectorized": Engine(True, True, "sliced"),
 }
 

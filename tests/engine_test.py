@@ -18,7 +18,7 @@ SMALL, LARGE = models.omniglot(2), models.mini_imagenet(2)
     (["GPU"], SMALL, "auto", (True, True, "sliced"), "on a GPU"),
     (["GPU"], LARGE, "auto", (True, True, "sliced"), "on a GPU"),
     ([], SMALL, "on", (True, True, "sliced"), "--jit_compile=on"),
-    ([], LARGE, "on", (False, True, "stock"), "--jit_compile=on"),
+    ([], LARGE, "on", (False, True, "compiled"), "--jit_compile=on"),
     ([], LARGE, "off", (False, False, "gathered"), "--jit_compile=off"),
     (["GPU"], SMALL, "off", (False, False, "stock"), "--jit_compile=off")])
 def test_the_engine_of_a_model(monkeypatch, gpus, model, flag, want, reason):

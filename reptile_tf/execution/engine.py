@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from reptile_tf.networks import CONVOLUTIONS
-from reptile_tf.networks.layers import MAX_SLICED_POSITIONS
+from reptile_tf.errors import InputError
+from reptile_tf.networks import CONVOLUTIONS, FOR_XLA, operations
+from reptile_tf.networks.layers import MAX_SLICED_POSITIONS, built_shape
 
 JIT_COMPILE = ("auto", "on", "off")
 CPU_TASKS_PER_CALL, GPU_TASKS_PER_CALL = 8, 256
@@ -44,7 +45,7 @@ class Engine:
       vectorized: tasks side by side as one leading axis, else one sub-graph
         for each.
       jit: compile with XLA.
-      convolutions: a key of `networks.CONVOLUTIONS`.
+      convolutions: a key of `networks.CONVOLUTIONS`; with XLA, of FOR_XLA.
       reason: why, for the reader of a run's first lines.
       tasks_per_call: evaluation tasks of a compiled call.
       unrolled_steps: see `learning.inner_loop.InnerLoop`.
@@ -56,6 +57,12 @@ class Engine:
     reason: str = "asked for"
     tasks_per_call: int = CPU_TASKS_PER_CALL
     unrolled_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.jit and self.convolutions not in FOR_XLA:
+            raise InputError(
+                f"convolutions={self.convolutions!r} have inexact second "
+                f"derivatives under XLA: use one of {FOR_XLA}")
 
     def __str__(self) -> str:
         tasks = ("tasks as one leading axis" if self.vectorized
@@ -77,14 +84,23 @@ def vectorizes(model: keras.Model, max_positions: float = math.inf) -> bool:
       max_positions: the positions of the largest image that a convolution or
         a pooling may have; 0 allows none of them.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in operations(model):
         if any(kind.supports(layer) for kind in CONVOLUTIONS["sliced"]):
-            height, width = layer.input.shape[1:3]
-            if height * width > max_positions:
+            if math.prod(d or math.inf for d in
+                         built_shape(layer)[1:-1]) > max_positions:
                 return False
-        elif not isinstance(layer, (*VECTORIZABLE, keras.Model)):
+        elif type(layer) not in VECTORIZABLE:
+            return False
+        if not _vectorizes(getattr(layer, "activation", None)):
             return False
     return True
+
+
+def _vectorizes(activation: Callable | None) -> bool:
+    """Whether it is one of Keras's that do: sparsemax sorts."""
+    return activation is None or (
+        activation.__module__.startswith("keras.")
+        and activation is not keras.activations.sparsemax)
 
 
 def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
@@ -93,10 +109,21 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     Args:
       model: that the tasks run.
       jit_compile: "on": XLA; "off"; or "auto": XLA on a GPU and, on the CPU,
-        for networks without convolutions.
+        for networks without convolutions, where all layers support it.
+
+    Raises:
+      InputError: "on", and a layer that XLA does not compile.
     """
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if jit_compile == "auto":
+    without = [layer.name for layer in model._flatten_layers()
+               if not layer.supports_jit]
+    if without and jit_compile == "on":
+        raise InputError(
+            f"--jit_compile=on, and XLA does not compile layer {without[0]!r}"
+            ": use auto or off")
+    if without and jit_compile == "auto":
+        jit, reason = False, f"XLA does not compile layer {without[0]!r}"
+    elif jit_compile == "auto":
         jit = on_gpu or vectorizes(model, 0)
         reason = ("on a GPU" if on_gpu
                   else "XLA is measured best without convolutions" if jit
@@ -106,7 +133,8 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     vectorized = jit and vectorizes(
         model, math.inf if on_gpu else MAX_SLICED_POSITIONS)
     convolutions = ("sliced" if vectorized
-                    else "stock" if jit or on_gpu else "gathered")
+                    else "compiled" if jit
+                    else "stock" if on_gpu else "gathered")
     # Each step written out costs compile time, on the CPU more than it saves.
     steps = GPU_UNROLLED_STEPS if on_gpu else 0 if jit else CPU_UNROLLED_STEPS
     return Engine(vectorized, jit, convolutions, reason,

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from reptile_tf.errors import InputError
+from reptile_tf.learning.gradients import gradients
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import (
     InnerConfig,
@@ -39,6 +41,9 @@ class InnerLoop:
       unrolled_steps: at most so many steps are written out in the graph, more
         are a loop. Gradients through the steps under XLA need all of them
         written out: math.inf.
+
+    Raises:
+      InputError: a model with nothing to train.
     """
 
     def __init__(
@@ -50,6 +55,10 @@ class InnerLoop:
         one_graph: bool = True,
         unrolled_steps: float = 0,
     ) -> None:
+        if not model.trainable_variables:
+            raise InputError(
+                f"model {model.name!r} has no trainable weights: set "
+                "trainable=True on a layer that has weights")
         self.model, self.config = model, config
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self.loss_of_examples = loss
@@ -60,7 +69,9 @@ class InnerLoop:
         self._gradient = self.gradient if one_graph else tf.function(
             self.gradient, autograph=False,
             experimental_attributes={"_noinline": True})
-        self._constants = [v.value for v in model.non_trainable_variables]
+        # Not variables: their reads do not vectorize under XLA.
+        self._constants = [tf.convert_to_tensor(v.value)
+                           for v in model.non_trainable_variables]
 
     def initial_state(self) -> InnerState:
         """(v, t), and m if there is one, before the first step: zeros."""
@@ -96,7 +107,7 @@ class InnerLoop:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             loss = self.loss(weights, inputs, targets)
-        return tape.gradient(loss, weights, unconnected_gradients="zero")
+        return gradients(tape, loss, weights)
 
     def scan(self, body: Callable[..., Any], carry: Any, *elements: Any
              ) -> Any:

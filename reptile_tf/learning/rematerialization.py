@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from reptile_tf.learning.gradients import gradients
 from reptile_tf.learning.optimizers import InnerState
 from reptile_tf.learning.packing import Weights
 
@@ -37,8 +38,7 @@ def recomputed(step: Step, weights: Weights, state: InnerState, inputs: Any,
             with tf.GradientTape() as tape:
                 tape.watch(repeated)
                 results = run(repeated)
-            return tape.gradient(results, repeated, upstream,
-                                 unconnected_gradients="zero")
+            return gradients(tape, results, repeated, upstream)
 
         return run(flat), backward
 

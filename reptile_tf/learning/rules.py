@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.gradients import gradients
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.optimizers import InnerState
 from reptile_tf.learning.packing import Weights
@@ -107,7 +108,7 @@ def maml(inner, phi, state, batches):
         w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
         loss = inner.loss(inner.decay(w), batches.last_inputs,
                           batches.last_targets)
-    gradient = tape.gradient(loss, phi, unconnected_gradients="zero")
+    gradient = gradients(tape, loss, phi)
     last, state = inner.apply_gradient(inner.decay(w), gradient, state)
     return _minus(w, last), state
 

@@ -1,142 +1,157 @@
 """The clone of a model that the inner loop runs: validate, replace, copy.
 
-keras.models.clone_model copies any model of stock layers; put in are the
-layers that the inner loop needs: batch normalization with exact second
-derivatives, and convolutions that are matrix products.
+keras.models.clone_model copies any model of Keras's layers; put in are the
+layers that the inner loop needs: normalizations and, under XLA, max poolings
+with exact second derivatives, and convolutions that are matrix products.
 """
 
+import types
+import warnings
+
 import keras
-import numpy as np
-import tensorflow as tf
-from keras.src.models.functional import Functional
 
 from reptile_tf.errors import InputError
+from reptile_tf.networks import refusals
 from reptile_tf.networks.layers import (
+    EXACT_FUNCTIONS,
+    SLICED_POOLINGS,
     BatchNormalization,
     GatheredConv2D,
+    GroupNormalization,
+    LayerNormalization,
     MaxPooling2D,
     SlicedConv2D,
-    SlicedMaxPooling2D,
 )
 
 # How a clone computes convolutions -> what replaces stock layers.
-CONVOLUTIONS = {"stock": (), "sliced": (SlicedConv2D, SlicedMaxPooling2D),
-                "gathered": (GatheredConv2D, MaxPooling2D)}
+CONVOLUTIONS = {
+    "stock": (), "gathered": (GatheredConv2D, MaxPooling2D),
+    "compiled": SLICED_POOLINGS, "sliced": (SlicedConv2D, *SLICED_POOLINGS)}
+# The keys for XLA, where stock max pooling has inexact second derivatives.
+FOR_XLA = ("compiled", "sliced")
 
 
 def inner_clone(model: keras.Model, convolutions: str = "stock",
                 mixed_bfloat16: bool = False) -> keras.Model:
     """A clone of `model` for the inner loop; `model` itself is not touched.
 
-    Stock batch normalization becomes the exact one. Trainable weights are in
-    the model's order; all weights are copies of the model's.
+    Stock normalization becomes the exact one. Frozen layers stay frozen, and
+    frozen batch normalization uses its moving averages, as in Keras.
+    Trainable weights are in the model's order; all weights are copies of the
+    model's.
 
     Args:
       model: a Sequential or functional model, built.
-      convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by
-        side; with the others batch normalization is fused. "gathered" is
-        for the CPU.
+      convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by side;
+        with the others batch normalization is fused. "gathered" is for the
+        CPU, "compiled" and "sliced" for XLA.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
-      InputError: a model that clone_model cannot copy, one of several inputs,
-        one that is not float32 with `mixed_bfloat16`, or a layer whose state
-        changes when it is called in training, such as Dropout's seed: one
-        clone serves many tasks and must be pure.
+      InputError: what the inner loop cannot run, or would run as something
+        else than Keras does (`refusals`).
     """
-    _check_supported(model, mixed_bfloat16)
-    clone, pairs = _replace_layers(model, convolutions, mixed_bfloat16)
-    for layer, new in pairs:
-        _copy_weights(layer, new)
-    _refuse_stateful(clone, [new for _, new in pairs])
+    refusals.check_model(model, mixed_bfloat16)
+    cloner = _Cloner(convolutions, mixed_bfloat16)
+    with refusals.no_mask_dropped():
+        clone = cloner.replace(model)
+        for layer, new in cloner.pairs:
+            _copy_weights(layer, new)
+        refusals.check_call(clone)
     return clone
 
 
-def _check_supported(model: keras.Model, mixed_bfloat16: bool) -> None:
-    """Raise InputError for a model that cannot be cloned or trained."""
-    if not isinstance(model, (keras.Sequential, Functional)):
-        raise InputError(
-            f"{type(model).__name__} is a subclassed keras.Model, which "
-            "keras.models.clone_model cannot copy: use keras.Sequential or "
-            "the functional API"
-        )
-    if not model.built:
-        raise InputError(
-            f"model {model.name!r} has no weights yet: give it a keras.Input"
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
-            f"model {model.name!r} has {len(model.inputs)} inputs and "
-            f"{len(model.outputs)} outputs; one of each is supported"
-        )
-    for variable in model.trainable_variables:
-        if variable.regularizer or variable.constraint:
-            raise InputError(
-                f"weight {variable.path!r} has a regularizer or a constraint, "
-                "which the inner loop would not apply: remove it (weight "
-                "decay is InnerConfig's)")
-        if mixed_bfloat16 and variable.dtype != "float32":
-            raise InputError(
-                f"mixed_bfloat16 keeps weights in float32, and weight "
-                f"{variable.path!r} is {variable.dtype}: make the model in "
-                "float32, or leave mixed_bfloat16 off")
+class _Cloner:
+    """Makes a layer's replacement, once for each layer.
 
+    Args:
+      convolutions, mixed_bfloat16: as of `inner_clone`.
 
-def _replace_layers(model: keras.Model, convolutions: str,
-                    mixed_bfloat16: bool
-                    ) -> tuple[keras.Model, list[tuple]]:
-    """The clone, with fresh weights, and pairs (layer, its replacement)."""
-    fused = convolutions != "sliced"
-    pairs = []
+    Attributes:
+      pairs: (layer, its replacement), of all that have weights of their own.
+    """
 
-    def replace(layer):
+    def __init__(self, convolutions: str, mixed_bfloat16: bool) -> None:
+        self._fused = convolutions != "sliced"
+        self._mixed = mixed_bfloat16
+        self._xla = convolutions in FOR_XLA
+        self._kinds = (LayerNormalization, GroupNormalization,
+                       *CONVOLUTIONS[convolutions])
+        self._made, self.pairs = {}, []
+
+    def replace(self, layer):
+        """The replacement of a layer, a model in a model or an operation."""
+        if id(layer) not in self._made:
+            self._made[id(layer)] = self._new(layer)
+        return self._made[id(layer)]
+
+    def _new(self, layer):
         if isinstance(layer, keras.Model):
-            return keras.models.clone_model(layer, clone_function=replace)
-        if type(layer) is keras.layers.BatchNormalization:
-            new = BatchNormalization.from_stock(layer, fused)
+            refusals.check_clonable(layer)
+            return keras.models.clone_model(layer, clone_function=self.replace)
+        if type(layer) is keras.layers.TimeDistributed:
+            return keras.layers.TimeDistributed(
+                self.replace(layer.layer), name=layer.name,
+                trainable=layer.trainable, dtype=layer.dtype_policy)
+        if not isinstance(layer, keras.layers.Layer):
+            refusals.check_operation(layer, self._xla)
+            return type(layer).from_config(layer.get_config())
+        refusals.check_foreign(layer)
+        if _moving(layer):
+            new = BatchNormalization.from_stock(layer, self._fused)
         else:
-            kind = next((kind for kind in CONVOLUTIONS[convolutions]
-                         if kind.supports(layer)), type(layer))
-            new = kind.from_config(layer.get_config())
-        if isinstance(new, keras.layers.Layer):
-            if mixed_bfloat16 and not isinstance(
-                    new, keras.layers.InputLayer):
-                new.dtype_policy = "mixed_bfloat16"
-            pairs.append((layer, new))
+            new = _made_as(layer, self._kind(layer) or type(layer))
+        refusals.check_inside(layer, self._is_inexact)
+        if self._mixed and not isinstance(new, keras.layers.InputLayer):
+            new.dtype_policy = "mixed_bfloat16"
+        self.pairs.append((layer, new))
         return new
 
-    return replace(model), pairs
+    def _kind(self, layer):
+        return next((k for k in self._kinds if k.supports(layer)), None)
+
+    def _is_inexact(self, layer):
+        """Whether the stock layer's second derivatives are wrong."""
+        exact = (LayerNormalization, GroupNormalization,
+                 *(SLICED_POOLINGS if self._xla else ()))
+        return _moving(layer) or any(k.supports(layer) for k in exact)
+
+
+def _moving(layer) -> bool:
+    """Whether it is a batch normalization that would update its averages."""
+    return (type(layer) is keras.layers.BatchNormalization
+            and layer.trainable)
+
+
+def _made_as(layer, kind):
+    """A layer of that kind, made as `layer` was; functions are not copied."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*includes a `lambda`")
+            config = layer.get_config()
+        for name in config:
+            value = getattr(layer, name, getattr(layer, f"_{name}", None))
+            if isinstance(value, types.FunctionType):
+                config[name] = EXACT_FUNCTIONS.get(value, value)
+        # Lambda's from_config makes functions again, from their code.
+        return (kind(**config) if kind is keras.layers.Lambda
+                else kind.from_config(config))
+    except (NotImplementedError, TypeError, ValueError) as e:
+        raise InputError(
+            f"layer {layer.name!r} ({kind.__name__}) cannot be copied: give "
+            "its class a get_config that returns what its __init__ takes"
+        ) from e
 
 
 def _copy_weights(layer, new) -> None:
     """All weights, in the model's order; the statistics of Normalization."""
     if isinstance(new, BatchNormalization):
-        for old, copy in zip(layer.trainable_variables,
-                             new.trainable_variables, strict=True):
-            copy.assign(old)
+        pairs = zip([v for v in layer.variables if v.name in ("gamma", "beta")],
+                    new.variables, strict=True)
     else:
-        new.set_weights(layer.get_weights())
+        pairs = zip(layer.variables, new.variables, strict=True)
+    for old, copy in pairs:
+        copy.assign(old)
+        copy.trainable = old.trainable
     if isinstance(new, keras.layers.Normalization):
         new.finalize_state()
-
-
-def _refuse_stateful(clone: keras.Model, layers: list) -> None:
-    """Raise if a call in training changes a variable of the clone."""
-    before = [v.value for v in clone.non_trainable_variables]
-    shape = [2] + [d or 32 for d in clone.inputs[0].shape[1:]]
-    example = tf.zeros(shape, clone.inputs[0].dtype)
-    _, after = clone.stateless_call(
-        [v.value for v in clone.trainable_variables], before, example,
-        training=True)
-    changed = {
-        id(variable) for variable, old, new in zip(
-            clone.non_trainable_variables, before, after, strict=True)
-        if not np.array_equal(old, new)
-    }
-    for layer in layers:
-        if any(id(v) in changed for v in layer.non_trainable_variables):
-            raise InputError(
-                f"layer {layer.name!r} ({type(layer).__name__}) changes its "
-                "own state in training, which the pure inner loop does not "
-                "carry from step to step: remove it or set its rate to 0"
-            )

@@ -1,12 +1,24 @@
 """Layers with exact and fast derivatives of second order, for the clone."""
 
+from reptile_tf.networks.layers.activations import EXACT_FUNCTIONS
 from reptile_tf.networks.layers.convolutions import (
     MAX_SLICED_POSITIONS,
     GatheredConv2D,
     SlicedConv2D,
+    built_shape,
 )
-from reptile_tf.networks.layers.normalization import BatchNormalization
-from reptile_tf.networks.layers.pooling import MaxPooling2D, SlicedMaxPooling2D
+from reptile_tf.networks.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+)
+from reptile_tf.networks.layers.pooling import (
+    SLICED_POOLINGS,
+    MaxPooling2D,
+    SlicedMaxPooling2D,
+)
 
-__all__ = ["MAX_SLICED_POSITIONS", "BatchNormalization", "GatheredConv2D",
-           "MaxPooling2D", "SlicedConv2D", "SlicedMaxPooling2D"]
+__all__ = ["EXACT_FUNCTIONS", "MAX_SLICED_POSITIONS", "SLICED_POOLINGS",
+           "BatchNormalization", "GatheredConv2D", "GroupNormalization",
+           "LayerNormalization", "MaxPooling2D", "SlicedConv2D",
+           "SlicedMaxPooling2D", "built_shape"]

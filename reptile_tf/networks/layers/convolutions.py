@@ -6,7 +6,7 @@ other weights for each, it becomes a batched product where a stock convolution
 becomes a loop. The two classes differ in how they lay out the patches.
 """
 
-import functools
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -21,30 +21,41 @@ CHUNK = 256
 MAX_GATHERED_POSITIONS = 14 * 14
 
 
-def padded(images: tf.Tensor, down: Sequence[int], across: Sequence[int],
+def built_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    """The shape of the inputs that a layer was first called with.
+
+    `layer.input` is there for a layer that is called once only.
+    """
+    config = layer.get_build_config()  # None of a layer without weights.
+    return tuple(config["input_shape"] if config
+                 else layer._inbound_nodes[0].input_tensors[0].shape)
+
+
+def padded(images: tf.Tensor, margins: Sequence[Sequence[int]],
            value: float = 0.0) -> tf.Tensor:
-    """[B, H, W, C] with (before, after) positions of `value` around it.
+    """[B, positions..., C] with (before, after) of `value` around each axis.
 
     tf.pad, with a cropping as its gradient whose own gradient vectorizes
     under XLA.
     """
-    if not any((*down, *across)):
+    if not any(itertools.chain(*margins)):
         return images
-    height, width = images.shape[1:3]
+    inside = [slice(before, before + size) for (before, _), size in
+              zip(margins, images.shape[1:-1], strict=True)]
 
     @tf.custom_gradient
     def pad(images):
-        frame = [[0, 0], list(down), list(across), [0, 0]]
-        return tf.pad(images, frame, constant_values=value), lambda upstream: (
-            upstream[:, down[0]:down[0] + height,
-                     across[0]:across[0] + width])
+        return tf.pad(
+            images, [[0, 0], *map(list, margins), [0, 0]],
+            constant_values=value), lambda upstream: upstream[
+                (slice(None), *inside)]
 
     return pad(images)
 
 
 def frame(sizes: Sequence[int], windows: Sequence[int],
           strides: Sequence[int], padding: str) -> list[tuple[int, int, int]]:
-    """(outputs, padding before, padding after), down and across."""
+    """(outputs, padding before, padding after), axis by axis."""
     result = []
     for size, window, stride in zip(sizes, windows, strides, strict=True):
         if padding == "same":
@@ -62,21 +73,22 @@ def window_slices(images: tf.Tensor, windows: Sequence[int],
     """For each position in a window, row by row, what all windows have there.
 
     Args:
-      images: [B, H, W, C].
-      windows: their height and width.
-      strides: down and across.
+      images: [B, positions..., C].
+      windows: their size along each axis of positions.
+      strides: along each of them.
       padding: "same", with `value` around the images, or "valid".
 
     Returns:
-      height * width tensors [B, outputs down, outputs across, C].
+      as many tensors [B, outputs..., C] as a window has positions.
     """
-    (out_h, *pad_h), (out_w, *pad_w) = frame(
-        images.shape[1:3], windows, strides, padding)
-    down, across = strides
-    images = padded(images, pad_h, pad_w, value)
-    return [images[:, r:r + (out_h - 1) * down + 1:down,
-                   c:c + (out_w - 1) * across + 1:across]
-            for r in range(windows[0]) for c in range(windows[1])]
+    frames = frame(images.shape[1:-1], windows, strides, padding)
+    images = padded(images, [margins for _, *margins in frames], value)
+    return [
+        images[(slice(None), *(
+            slice(first, first + (outputs - 1) * stride + 1, stride)
+            for first, (outputs, *_), stride in zip(
+                place, frames, strides, strict=True)))]
+        for place in itertools.product(*map(range, windows))]
 
 
 def parts(rows: int | None) -> int:
@@ -121,13 +133,12 @@ class SlicedConv2D(keras.layers.Conv2D):
                 and layer.data_format == "channels_last"
                 and layer.dilation_rate == (1, 1) and layer.groups == 1
                 and layer.padding in ("same", "valid")
-                and None not in layer.get_build_config()["input_shape"][1:])
+                and None not in built_shape(layer)[1:])
 
-    @property
-    def frame(self) -> list[tuple[int, int, int]]:
+    def frame(self, inputs: tf.Tensor) -> list[tuple[int, int, int]]:
         """(outputs, padding before, padding after), down and across."""
-        return frame(self.get_build_config()["input_shape"][1:3],
-                     self.kernel_size, self.strides, self.padding)
+        return frame(inputs.shape[1:3], self.kernel_size, self.strides,
+                     self.padding)
 
     def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C], [rows * columns * C, F] -> [B * positions, F]."""
@@ -143,7 +154,7 @@ class SlicedConv2D(keras.layers.Conv2D):
         # The bias before the reshape: TensorFlow fuses it into the product.
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias)
-        (out_h, *_), (out_w, *_) = self.frame
+        (out_h, *_), (out_w, *_) = self.frame(inputs)
         return self.activation(
             tf.reshape(outputs, [-1, out_h, out_w, self.filters]))
 
@@ -160,16 +171,17 @@ class GatheredConv2D(SlicedConv2D):
     def supports(cls, layer: keras.layers.Layer) -> bool:
         """Whether this class can replace `layer` and is the faster one."""
         return (super().supports(layer) and int(np.prod(
-            layer.output.shape[1:3])) <= MAX_GATHERED_POSITIONS)
+            layer.compute_output_shape(built_shape(layer))[1:3]))
+            <= MAX_GATHERED_POSITIONS)
 
-    @functools.cached_property
-    def _places(self) -> np.ndarray:
+    def _places(self, inputs: tf.Tensor) -> np.ndarray:
         """For each element of the patches of an image, its pixel's place."""
-        height, width = self.get_build_config()["input_shape"][1:3]
+        height, width = inputs.shape[1:3]
         rows, columns = (
             (np.arange(outputs) * stride - before)[:, None] + np.arange(kernel)
             for (outputs, before, _), stride, kernel in zip(
-                self.frame, self.strides, self.kernel_size, strict=True))
+                self.frame(inputs), self.strides, self.kernel_size,
+                strict=True))
         places = rows[:, None, :, None] * width + columns[None, :, None]
         inside = (((rows >= 0) & (rows < height))[:, None, :, None]
                   & ((columns >= 0) & (columns < width))[None, :, None])
@@ -184,7 +196,7 @@ class GatheredConv2D(SlicedConv2D):
         pixels = tf.concat([
             tf.reshape(inputs, [-1, height * width, channels]), outside], 1)
         return tf.reshape(
-            tf.gather(pixels, self._places, axis=1),
+            tf.gather(pixels, self._places(inputs), axis=1),
             [-1, int(np.prod(self.kernel_size)) * channels])
 
     def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -213,7 +225,7 @@ class GatheredConv2D(SlicedConv2D):
                 return (self._convolved(of_inputs, kernel, patches),
                         self._correlated(of_inputs, upstream, patches))
 
-            (out_h, *_), (out_w, *_) = self.frame
+            (out_h, *_), (out_w, *_) = self.frame(inputs)
             return tf.ensure_shape(tf.nn.conv2d_transpose(
                 tf.reshape(upstream, [-1, out_h, out_w, self.filters]),
                 tf.reshape(kernel, [*self.kernel_size, -1, self.filters]),

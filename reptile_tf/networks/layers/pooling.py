@@ -65,20 +65,87 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         return pick(values)
 
 
-class SlicedMaxPooling2D(MaxPooling2D):
-    """MaxPooling2D over windows side by side as a choice between slices.
+class _Sliced:
+    """Max pooling as a choice between slices, over any number of axes.
 
     Vectorizes over tasks, and XLA fuses it. The first maximum of a window is
     chosen, and the gradient goes where the value came from: exact in all
     orders. (XLA's own pooling compares in lower precision in the second.)
     """
 
+    @classmethod
+    def supports(cls, layer: keras.layers.Layer) -> bool:
+        """Whether this class can replace `layer`."""
+        return type(layer) is cls.__bases__[1]
+
     def call(self, inputs):
-        values = window_slices(inputs, self.pool_size, self.strides,
-                               self.padding, inputs.dtype.min)
-        highest = tf.stop_gradient(functools.reduce(tf.maximum, values))
-        chosen = values.pop()
-        while values:
-            value = values.pop()
-            chosen = tf.where(value >= highest, value, chosen)
-        return chosen
+        if self.data_format == "channels_last":
+            return self._pooled(inputs)
+        pooled = self._pooled(keras.ops.moveaxis(inputs, 1, -1))
+        return keras.ops.moveaxis(pooled, -1, 1)
+
+
+class _SlicedWindows(_Sliced):
+    """Windows of one size."""
+
+    def _pooled(self, inputs):
+        return _first_maximum(window_slices(
+            inputs, self.pool_size, self.strides, self.padding,
+            inputs.dtype.min))
+
+
+class _SlicedParts(_Sliced):
+    """So many windows, as alike in size as they can be, axis by axis."""
+
+    def _pooled(self, inputs):
+        for axis, outputs in enumerate(self.output_size, 1):
+            positions = tf.unstack(inputs, axis=axis)
+            size = len(positions)
+            inputs = tf.stack([
+                _first_maximum(positions[i * size // outputs:
+                                         -(-(i + 1) * size // outputs)])
+                for i in range(outputs)], axis)
+        return inputs
+
+
+def _first_maximum(values: list[tf.Tensor]) -> tf.Tensor:
+    """The first of the greatest, elementwise."""
+    highest = tf.stop_gradient(functools.reduce(tf.maximum, values))
+    chosen = values[-1]
+    for value in values[-2::-1]:
+        chosen = tf.where(value >= highest, value, chosen)
+    return chosen
+
+
+class SlicedMaxPooling1D(_SlicedWindows, keras.layers.MaxPooling1D):
+    """[B, L, C]."""
+
+
+class SlicedMaxPooling2D(_SlicedWindows, keras.layers.MaxPooling2D):
+    """[B, H, W, C]."""
+
+
+class SlicedMaxPooling3D(_SlicedWindows, keras.layers.MaxPooling3D):
+    """[B, D, H, W, C]."""
+
+
+class SlicedAdaptiveMaxPooling1D(
+        _SlicedParts, keras.layers.AdaptiveMaxPooling1D):
+    """[B, L, C]."""
+
+
+class SlicedAdaptiveMaxPooling2D(
+        _SlicedParts, keras.layers.AdaptiveMaxPooling2D):
+    """[B, H, W, C]."""
+
+
+class SlicedAdaptiveMaxPooling3D(
+        _SlicedParts, keras.layers.AdaptiveMaxPooling3D):
+    """[B, D, H, W, C]."""
+
+
+# Every pooling that chooses.
+SLICED_POOLINGS = (
+    SlicedMaxPooling1D, SlicedMaxPooling2D, SlicedMaxPooling3D,
+    SlicedAdaptiveMaxPooling1D, SlicedAdaptiveMaxPooling2D,
+    SlicedAdaptiveMaxPooling3D)

@@ -1,0 +1,150 @@
+"""What the inner loop cannot run, or would run as something else: refused.
+
+Each refusal is one InputError with the layer's name and a remedy.
+"""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+from keras.src.backend import get_keras_mask
+from keras.src.models.functional import Functional
+
+from reptile_tf.errors import InputError
+
+# Operations without a layer, of which derivatives of second order are wrong
+# or missing: always, and under XLA.
+INEXACT = {"Moments", "LayerNorm", "Softsign"}
+INEXACT_UNDER_XLA = {"MaxPool", "AdaptiveMaxPool"}
+FOREIGN = (keras.layers.FlaxLayer, keras.layers.JaxLayer,
+           keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
+
+
+def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
+    """Raise InputError for a model that cannot be cloned or trained."""
+    check_clonable(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"model {model.name!r} has {len(model.inputs)} inputs and "
+            f"{len(model.outputs)} outputs; one of each is supported: join "
+            "them, by Concatenate, and take them apart inside the model"
+        )
+    for variable in model.trainable_variables:
+        if variable.regularizer or variable.constraint:
+            raise InputError(
+                f"weight {variable.path!r} has a regularizer or a constraint, "
+                "which the inner loop would not apply: remove it (weight "
+                "decay is InnerConfig's)")
+        if mixed_bfloat16 and variable.dtype != "float32":
+            raise InputError(
+                f"mixed_bfloat16 keeps weights in float32, and weight "
+                f"{variable.path!r} is {variable.dtype}: make the model in "
+                "float32, or leave mixed_bfloat16 off")
+
+
+def check_clonable(model: keras.Model) -> None:
+    """Raise InputError for a model, or one inside, that has no description."""
+    if not isinstance(model, (keras.Sequential, Functional)):
+        raise InputError(
+            f"{type(model).__name__} {model.name!r} is a subclassed "
+            "keras.Model, which keras.models.clone_model cannot copy: use "
+            "keras.Sequential or the functional API"
+        )
+    if not model.built:
+        raise InputError(
+            f"model {model.name!r} has no weights yet: give it a keras.Input"
+        )
+
+
+def check_operation(operation: keras.Operation, xla: bool) -> None:
+    """Raise InputError for one whose second derivatives are wrong."""
+    kind = type(operation).__name__
+    if kind in INEXACT or xla and kind in INEXACT_UNDER_XLA:
+        raise InputError(
+            f"operation {operation.name!r} ({kind} of keras.ops) has wrong or "
+            "no second derivatives in TensorFlow: use the layer of "
+            "keras.layers, which is replaced by an exact one, or write it "
+            "with plain operations")
+
+
+def check_foreign(layer: keras.layers.Layer) -> None:
+    """Raise InputError for a layer whose weights are not Keras's."""
+    if isinstance(layer, FOREIGN):
+        raise InputError(
+            f"layer {layer.name!r} ({type(layer).__name__}) computes with "
+            "weights that are not arguments of the call, and no task can have "
+            "its own: write it with layers of Keras")
+
+
+def check_inside(layer: keras.layers.Layer,
+                 inexact: Callable[[keras.layers.Layer], bool]) -> None:
+    """Raise InputError for a layer with an inexact one inside."""
+    for inner in layer._flatten_layers(include_self=False):
+        if inexact(inner):
+            raise InputError(
+                f"layer {layer.name!r} ({type(layer).__name__}) holds the "
+                f"{type(inner).__name__} {inner.name!r}, whose exact twin "
+                "cannot be put in there: make it a layer of the model itself")
+
+
+@contextlib.contextmanager
+def no_mask_dropped() -> Iterator[None]:
+    """Make an InputError of Keras's warning that a layer drops a mask."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*was passed an input with a mask")
+        try:
+            yield
+        except UserWarning as e:
+            layer = re.search(r"Layer '(.*?)' \(of type (\w+)\)", str(e))
+            raise InputError(
+                "layer {!r} ({}) has an input with a mask, and would drop "
+                "it: remove Masking or mask_zero, or put a layer there that "
+                "uses it, such as LSTM or GlobalAveragePooling1D".format(
+                    *layer.groups())) from e
+
+
+def check_call(clone: keras.Model) -> None:
+    """Call it once, as in training, and see what else it does than compute.
+
+    Raises:
+      InputError: a layer whose state changes, such as Dropout's seed: one
+        clone serves many tasks and must be pure; one that adds losses; a
+        mask that is dropped, or left at the end, where no loss uses it.
+    """
+    example = tf.zeros([2] + [d or 32 for d in clone.inputs[0].shape[1:]],
+                       clone.inputs[0].dtype)
+    with keras.StatelessScope(collect_losses=True) as scope:
+        outputs = clone(example, training=True)
+        for layer in operations(clone):
+            if isinstance(layer, keras.layers.Layer):
+                _check_pure(layer, scope)
+    if get_keras_mask(outputs) is not None:
+        raise InputError(
+            f"the output of layer {clone.layers[-1].name!r} has a mask, which "
+            "the loss would not apply: remove Masking or mask_zero, or end "
+            "the mask by return_sequences=False or GlobalAveragePooling1D")
+
+
+def operations(model: keras.Model) -> list[keras.Operation]:
+    """The layers, and operations without a layer, of it and models in it."""
+    return [inner for one in getattr(model, "operations", model.layers)
+            for inner in (operations(one) if isinstance(one, keras.Model)
+                          else [one])]
+
+
+def _check_pure(layer: keras.layers.Layer, scope: keras.StatelessScope
+                ) -> None:
+    name = f"layer {layer.name!r} ({type(layer).__name__})"
+    if any(scope.get_current_value(v) is not None for v in layer.variables):
+        raise InputError(
+            f"{name} changes its own state in training, which the pure inner "
+            "loop does not carry from step to step: remove it or set its "
+            "rate to 0")
+    if layer.losses:
+        raise InputError(
+            f"{name} adds a loss (activity_regularizer or add_loss), which "
+            "the inner loop would not apply: remove it, or make it part of "
+            "the loss that training is given")
