@@ -33,7 +33,10 @@ import json, sys
 import keras, numpy as np, tensorflow as tf
 folder, inputs, outputs = sys.argv[1:]
 given = np.load(inputs)
+messages = []
+tf.get_logger().addFilter(lambda record: messages.append(record.getMessage()))
 loaded = tf.saved_model.load(folder)
+assert not messages, messages  # Such as "unsaved custom gradients".
 serve = loaded.signatures["serving_default"]
 adapt = loaded.signatures["adapt_and_predict"]
 got = {}
@@ -113,6 +116,12 @@ def examples():
 
 
 @pytest.fixture(scope="module")
+def module(trained):
+    """What the SavedModel is made of, traced once for all tests."""
+    return saved_learner.Initialization(trained.learner)
+
+
+@pytest.fixture(scope="module")
 def used(trained, tmp_path_factory):
     """(what the other process was given, what it got)."""
     folder = tmp_path_factory.mktemp("export")
@@ -164,12 +173,11 @@ def test_adapt_and_predict_equals_evaluation_of_its_schedule(
         assert not np.allclose(wanted[0], wanted[1], atol=1e-3)
 
 
-def test_the_state_is_the_mean_of_the_slots(trained):
+def test_the_state_is_the_mean_of_the_slots(trained, module):
     slots = trained.slots.gathered()
     assert slots.v[0].shape[0] == 2
     for v, want in zip(mean_state(slots).v, slots.v, strict=True):
         np.testing.assert_allclose(v, np.mean(want, 0), rtol=1e-6)
-    module = saved_learner.Initialization(trained.learner)
     np.testing.assert_allclose(module.v[0], np.mean(slots.v[0], 0), rtol=1e-6)
     assert int(module.t) == 70
 
@@ -199,8 +207,7 @@ def test_momentum_is_exported(rng):
 
 
 @pytest.mark.parametrize("empty", ["support", "query"])
-def test_no_images_are_refused_by_name(trained, empty):
-    module = saved_learner.Initialization(trained.learner)
+def test_no_images_are_refused_by_name(module, empty):
     sizes = {"support": 3, "query": 2, empty: 0}
     x, q = (np.zeros((sizes[n], *SIZE), np.float32)
             for n in ("support", "query"))
@@ -214,8 +221,7 @@ def test_no_images_are_refused_by_name(trained, empty):
     ([0, 1, 3], "must be from 0 to 2, and are.*0 1 3"),
     ([0, -1, 2], "must be from 0 to 2"),
     ([0, 1], "not as many support_labels as support_images")])
-def test_labels_that_do_not_fit_are_refused(trained, labels, message):
-    module = saved_learner.Initialization(trained.learner)
+def test_labels_that_do_not_fit_are_refused(module, labels, message):
     x = np.zeros((3, *SIZE), np.float32)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         module.adapt_and_predict(x, np.array(labels), x, tf.constant(True))

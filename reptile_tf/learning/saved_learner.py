@@ -25,14 +25,16 @@ LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
 SETTINGS, KERAS_FILE = "learner.json", "model.keras"
 
 
-def inner_loop_of(learner) -> InnerLoop:
-    """U^k of a learner with stock convolutions and without XLA.
+def inner_loop_of(learner, convolutions: str = "stock") -> InnerLoop:
+    """U^k of a learner without XLA: for any number of examples, anywhere.
 
-    For any number of examples, anywhere, and gradients flow through it. It
-    may be asked for first while a function of the caller's is traced.
+    Args:
+      learner: a `learner.Learner`.
+      convolutions: see `networks.inner_clone`.
     """
+    # It may be asked for first while a function of the caller's is traced.
     with tf.init_scope():
-        clone = inner_clone(learner.model)
+        clone = inner_clone(learner.model, convolutions)
     return InnerLoop(clone, learner.inner, learner.loss)
 
 
@@ -47,7 +49,7 @@ class Initialization(tf.Module):
 
     def __init__(self, learner) -> None:
         super().__init__(name="initialization")
-        self._inner = inner_loop_of(learner)
+        self._inner = inner_loop_of(learner, "plain")
         self._adaptation = learner.adaptation
         # Classes are integers of any type; regression targets are floats.
         self._classifies = learner.loss is cross_entropy
@@ -101,7 +103,10 @@ class Initialization(tf.Module):
     @tf.function(autograph=False)
     def _adapt(self, support_images, support_labels, query_images,
                transductive):
-        self._require(support_images, support_labels, query_images)
+        checks = self._checks(support_images, support_labels, query_images)
+        with tf.control_dependencies(checks):  # They are to speak first.
+            support_images = tf.identity(support_images)
+            support_labels = tf.identity(support_labels)
         w, _ = self._inner.adapt_to(
             self._weights(),
             InnerState([v.value() for v in self.v], self.t.value(),
@@ -114,22 +119,25 @@ class Initialization(tf.Module):
                                   partial(scored, False))}
 
 
-    def _require(self, support_images, support_labels, query_images):
+    def _checks(self, support_images, support_labels, query_images):
         """Assertions in the graph: its users have no Python of ours."""
-        for name, images in (("support", support_images),
-                             ("query", query_images)):
+        checks = [
             tf.debugging.assert_positive(
                 tf.shape(images)[0], f"{name}_images is empty: give at least "
                 "one")
-        tf.debugging.assert_equal(
+            for name, images in (("support", support_images),
+                                 ("query", query_images))]
+        checks.append(tf.debugging.assert_equal(
             tf.shape(support_images)[0], tf.shape(support_labels)[0],
-            "there are not as many support_labels as support_images")
+            "there are not as many support_labels as support_images"))
         if self._classifies:
             ways = self._inner.model.outputs[0].shape[-1]
-            for right in (support_labels >= 0, support_labels < ways):
+            checks += [
                 tf.debugging.Assert(tf.reduce_all(right), [
                     f"support_labels must be from 0 to {ways - 1}, and are",
                     support_labels])
+                for right in (support_labels >= 0, support_labels < ways)]
+        return checks
 
 
 def save(learner, directory: Path) -> None:

@@ -25,7 +25,7 @@ from reptile_tf.networks.layers import (
 
 # How a clone computes convolutions -> what replaces stock layers.
 CONVOLUTIONS = {
-    "stock": (), "gathered": (GatheredConv2D, MaxPooling2D),
+    "stock": (), "plain": (), "gathered": (GatheredConv2D, MaxPooling2D),
     "compiled": SLICED_POOLINGS, "sliced": (SlicedConv2D, *SLICED_POOLINGS)}
 # The keys for XLA, where stock max pooling has inexact second derivatives.
 FOR_XLA = ("compiled", "sliced")
@@ -43,8 +43,9 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
     Args:
       model: a Sequential or functional model, built.
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by side;
-        with the others batch normalization is fused. "gathered" is for the
-        CPU, "compiled" and "sliced" for XLA.
+        "gathered" is for the CPU, "compiled" and "sliced" for XLA. "plain"
+        is "stock" without a gradient of our own, which a SavedModel would
+        not keep. But in "sliced" and "plain" batch normalization is fused.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
@@ -72,7 +73,7 @@ class _Cloner:
     """
 
     def __init__(self, convolutions: str, mixed_bfloat16: bool) -> None:
-        self._fused = convolutions != "sliced"
+        self._fused = convolutions not in ("sliced", "plain")
         self._mixed = mixed_bfloat16
         self._xla = convolutions in FOR_XLA
         self._kinds = (LayerNormalization, GroupNormalization,
