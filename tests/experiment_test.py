@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import keras
@@ -18,6 +17,7 @@ import tensorflow as tf
 import tiny
 from processes import newest, wait_for
 
+from reptile_tf.configuration import flags as flag_parser
 from reptile_tf.execution import memory
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_directory import RunDirectory
@@ -60,7 +60,8 @@ def test_result_json(finished):
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
         "meta_iters", "commit", "versions", "device", "num_threads",
-        "replicas", "wall_seconds", "results", "untrained"}
+        "tf32", "deterministic", "replicas", "wall_seconds", "results",
+        "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12
     cells = {(r["split"], r["shots"], r["transductive"])
              for r in result["results"]}
@@ -110,10 +111,8 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
 def test_a_result_that_is_not_whole_is_none(finished):
     folder, _ = finished
     directory = RunDirectory(folder)
-    config = types.SimpleNamespace(
-        pretrained=False, meta_iters=json.loads(
-            directory.result.read_text())["meta_iters"],
-        lines=directory.flags)
+    config = flag_parser.parse(["", f"--flagfile={folder / 'flags.cfg'}"],
+                               tiny.CONFIG, {})
     assert directory.finished(config)
     whole = directory.result.read_text()
     try:
@@ -253,13 +252,14 @@ def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
                 "--algorithm=maml") == 1
 
 
-def test_a_flag_newer_than_the_run_had_its_default(tmp_path):
+def test_a_flag_newer_than_the_run_had_its_default(tmp_path, capsys):
     flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport"]
     assert main(tmp_path / "run", *flags) == 0
     path = tmp_path / "run" / "flags.cfg"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(x for x in lines if "outer_clip" not in x))
     assert main(tmp_path / "run", *flags) == 0
+    assert "already finished" in capsys.readouterr().out
     assert main(tmp_path / "run", *flags, "--outer_clip=1") == 1
 
 

@@ -17,7 +17,8 @@ CONFIGS = {m.NAME: m.CONFIG for m in (omniglot, mini_imagenet, sine)}
 # learning curve, and what else is made. The seed is what is averaged over.
 IMMATERIAL = frozenset((
     "seed", "data_dir", "cache_dir", "device_images", "export", "num_threads",
-    "eval_interval", "eval_interval_samples", "eval_splits", "compare"))
+    "deterministic", "eval_interval", "eval_interval_samples", "eval_splits",
+    "compare"))
 # What a run has in its folder, and no run is in.
 _INSIDE = ("checkpoints", "tensorboard", "initialization")
 

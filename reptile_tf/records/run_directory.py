@@ -78,8 +78,7 @@ class RunDirectory:
         """The result of exactly this run, if it is there already."""
         if config.pretrained or not self.result.exists():
             return None
-        if self._flags.read_text().splitlines() != [
-                *config.lines().values()]:
+        if self._lines_there(config) != config.lines():
             return None
         try:
             result = json.loads(self.result.read_text())
@@ -98,10 +97,12 @@ class RunDirectory:
                       and name.startswith("no") else name] = line
         return lines
 
+    def _lines_there(self, config: Config) -> dict[str, str]:
+        """`flags`; a flag that is newer than the run had its default."""
+        return {**type(config)().lines(), **self.flags()}
+
     def _compare(self, config: Config) -> None:
-        now = config.lines()
-        # A flag that is newer than the run had its default.
-        then = {**type(config)().lines(), **self.flags()}
+        now, then = config.lines(), self._lines_there(config)
         differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
                   "asked for" for name in config.training_flags()
                   if then.get(name) != now.get(name)]

@@ -6,8 +6,8 @@ from typing import Any
 from reptile_tf import export
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
+from reptile_tf.execution import devices
 from reptile_tf.execution.cluster import cluster_of
-from reptile_tf.execution.devices import prepare_gpus
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.execution.threads import use_threads
@@ -26,7 +26,7 @@ from reptile_tf.runs.training import train
 def _prepare_devices(dataset, config: Config, log) -> Replicas:
     cluster = cluster_of(config.distribution)
     use_threads(config, dataset, cluster.processes)
-    prepare_gpus()
+    devices.prepare_gpus(config.tf32, config.deterministic)
     return replicas_of(config.distribution, log.info)
 
 
@@ -35,6 +35,9 @@ def _log_devices(log) -> None:
     log.info("device: %s, %s threads; TensorFlow %s, Keras %s",
              found["device"], found["num_threads"],
              found["versions"]["tensorflow"], found["versions"]["keras"])
+    unused = devices.unused_gpu()
+    if unused:
+        log.warning("%s", unused)
 
 
 def run_directory_of(dataset, config: Config) -> RunDirectory:
