@@ -29,6 +29,7 @@ def score(run: Experiment, phi: Weights, state: InnerState, split: str,
         drawn = run.source.evaluation_tasks(
             split, shots, batch, number,
             evaluation_generator(c.seed, split, shots, iteration))
+        run.say_compiling(f"the evaluation with shots={shots}")
         scores = run.evaluator.evaluate(phi, state, drawn, between)
         rows += [run.source.row(split, shots, batch, measured)
                  for measured in scores]
