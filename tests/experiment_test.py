@@ -95,6 +95,10 @@ def test_the_first_lines_and_plain_output(finished):
                  "device: CPU", "threads", "engine: ", "expected duration: ",
                  "untrained", "meta-trained"):
         assert word in text, word
+    # Once each, before the silence.
+    assert re.findall("compiling (.*), ...", text) == [
+        "the meta-iteration", "the evaluation with shots=1",
+        "the evaluation with shots=2"]
     log = (folder / "run.log").read_text()
     for line in text.splitlines():
         assert line in log, line
@@ -237,8 +241,12 @@ def test_the_test_split_alone(tmp_path):
 
 
 def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
-    """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats."""
-    needed = 2 * 4 * (12 + 3 + 3) * 8 * 2  # 2 tasks of 8 examples.
+    """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats.
+
+    2 tasks of 8 examples; k = 2 steps of 3 layers in the graph of each task.
+    """
+    needed = int(2 * (2 * 4 * (12 + 3 + 3) * 8 + 4 * 4 * (12 * 3 + 3 + 6))
+                 + 60e6 + 2 * 2 * 3 * 1e5)
     flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport",
              "--inner_batch=8"]
     monkeypatch.setattr(memory, "available", lambda: needed)
@@ -274,7 +282,7 @@ def test_one_task_has_no_interval(tmp_path):
 def test_a_run_directory_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(tmp_path / "file" / "run") == 1
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be made or written" in capsys.readouterr().err
 
 
 def test_other_data_is_refused(finished, capsys):

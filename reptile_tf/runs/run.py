@@ -65,8 +65,11 @@ def run(dataset, config: Config, progress: Progress | None = None
     log = logger()
     replicas = _prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
-    with replicas.name_lost_workers(directory.progress):
-        return _run(dataset, config, directory, replicas, log, progress)
+    try:
+        with replicas.name_lost_workers(directory.progress):
+            return _run(dataset, config, directory, replicas, log, progress)
+    finally:
+        directory.close()
 
 
 def _run(dataset, config: Config, directory: RunDirectory,
