@@ -17,6 +17,7 @@ from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.records.run_log import log_to, logger
 from reptile_tf.reporting.progress import Progress
 from reptile_tf.runs.experiment import Experiment
+from reptile_tf.runs.failures import as_input_errors
 from reptile_tf.runs.interrupts import Interrupts, Stopped
 from reptile_tf.runs.resuming import restore, save
 from reptile_tf.runs.scoring import final
@@ -66,7 +67,8 @@ def run(dataset, config: Config, progress: Progress | None = None
     replicas = _prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
     try:
-        with replicas.name_lost_workers(directory.progress):
+        with (as_input_errors(directory.progress),
+              replicas.name_lost_workers(directory.progress)):
             return _run(dataset, config, directory, replicas, log, progress)
     finally:
         directory.close()
