@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
+from reptile_tf.quiet_tensorflow import quietly
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_log import log_error, log_to, logger
+from reptile_tf.runs.command_line import status_of
 from reptile_tf.runs.failures import as_input_errors, explained
 from reptile_tf.runs.interrupts import Interrupts
 
@@ -83,3 +85,16 @@ def test_in_another_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert errors == []
+
+
+def test_outside_a_run_too_and_while_a_script_is_imported(capsys):
+    def fail():
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert status_of(fail) == 1
+    quietly(KeyboardInterrupt, KeyboardInterrupt(), None)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    quietly(ValueError, ValueError("told"), None)
+    assert "ValueError: told" in capsys.readouterr().err
