@@ -4,6 +4,7 @@ import resource
 import signal
 import threading
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,7 @@ from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_log import log_error, log_to, logger
 from reptile_tf.runs.command_line import status_of
 from reptile_tf.runs.failures import as_input_errors, explained
-from reptile_tf.runs.interrupts import Interrupts
+from reptile_tf.runs.interrupts import Interrupts, Stopped
 
 
 @pytest.fixture
@@ -98,3 +99,13 @@ def test_outside_a_run_too_and_while_a_script_is_imported(capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
     quietly(ValueError, ValueError("told"), None)
     assert "ValueError: told" in capsys.readouterr().err
+
+
+def test_a_signal_while_a_layer_is_called_stops_as_any_other():
+    class Interrupted(keras.layers.Layer):
+        def call(self, inputs):
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as stopped:
+        Interrupted()(tf.zeros([1]))
+    assert stopped.value.status == 143

@@ -5,8 +5,11 @@ import threading
 from collections.abc import Callable
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A signal asked the run to stop.
+
+    As KeyboardInterrupt no Exception: Keras makes another of each that leaves
+    a layer, and a signal may come while the network is built.
 
     Attributes:
       status: the exit status, 128 + the signal's number.
