@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 
 
 def _import_tensorflow() -> None:
@@ -17,7 +18,9 @@ def _import_tensorflow() -> None:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # Ctrl-C during the seconds of importing ends as it does later, quietly.
-    interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    main = threading.current_thread() is threading.main_thread()
+    if main:  # Others may not say what a signal does.
+        interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as captured:
@@ -34,10 +37,18 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-            signal.signal(signal.SIGINT, interrupt)
+            if main:
+                signal.signal(signal.SIGINT, interrupt)
             if failed:
                 captured.seek(0)
                 os.write(2, captured.read())
 
 
+def quietly(kind, error, traceback, otherwise=sys.excepthook) -> None:
+    """Ctrl-C before a script's main runs ends it without a traceback."""
+    if not issubclass(kind, KeyboardInterrupt):
+        otherwise(kind, error, traceback)
+
+
+sys.excepthook = quietly
 _import_tensorflow()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reptile_tf.configuration import flags
-from reptile_tf.datasets import omniglot
+from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +53,15 @@ def test_lines_repeat_the_configuration(tmp_path):
         assert parse(f"--flagfile={path}") == config
 
 
+def test_a_path_may_start_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    c = parse("--data_dir=~/photos", "--run_dir=runs/$HOME~")
+    assert c.data_dir == "/home/me/photos" and c.run_dir == "runs/$HOME~"
+    for config in (omniglot.CONFIG, mini_imagenet.CONFIG, sine.CONFIG):
+        for field in dataclasses.fields(config):
+            assert field.metadata["path"] == field.name.endswith("_dir")
+
+
 def test_gradient_weights():
     c = parse("--algorithm=gradient_sum", "--gradient_weights=0,0,0,1,-0.5")
     assert c.meta.gradient_weights == (0, 0, 0, 1, -0.5)
@@ -72,7 +81,7 @@ def test_a_later_flag_wins_over_the_flagfile():
     (["--classes=five"], "five"),
     (["--shots=1,x"], "shots='1,x' must be numbers"),
     (["stray"], "'stray' is not a flag"),
-    (["--classes=0"], "classes=0 must be 1 or more"),
+    (["--classes=1"], "classes=1 must be 2 or more"),
     (["--shots=0"], "shots=0"),
     (["--shots=5,5"], "repeats"),
     (["--eval_batch=5,10,15"], "3 values.*shots=1,5 has 2"),

@@ -1,4 +1,4 @@
-"""How CPU threads are divided, each case in a process of its own.
+"""Threads, and XLA's flags, each case in a process of its own.
 
 A fork, before TensorFlow runs anything: one import serves all.
 """
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from reptile_tf.execution import devices
 
 ROOT = Path(__file__).parent.parent
 CASES = [
@@ -21,7 +23,7 @@ PROGRAM = f"""
 import os, sys
 from types import SimpleNamespace as Of
 import tensorflow as tf
-from reptile_tf.execution import threads
+from reptile_tf.execution import devices, threads
 from reptile_tf.learning.meta_config import MetaConfig as Meta
 from reptile_tf.records import provenance
 threads.cpus = lambda: 4
@@ -43,6 +45,15 @@ for case, _ in {CASES}:
         Of(FILLS_A_THREAD=False))
     print(case, provenance.environment()["num_threads"], sep="; ")
     break
+else:
+    for name in devices.DETERMINISTIC:
+        if os.fork():
+            os.wait()
+            continue
+        os.environ["XLA_FLAGS"] = devices.with_determinism(f"--{{name}}", True)
+        double = tf.function(lambda x: 2 * x, jit_compile=True)
+        print(name, int(double(21)), sep="; ")
+        break
 """
 
 
@@ -59,3 +70,9 @@ def test_threads(done, case, want):
              if line.startswith(f"{case};")]
     # Once TensorFlow runs, it keeps what it has.
     assert lines == [want, want.split()[-1]], done.stderr
+
+
+def test_xla_knows_the_flags_that_make_it_repeat(done):
+    """One it does not know would end the process where it compiles first."""
+    for name in devices.DETERMINISTIC:
+        assert f"{name}; 42" in done.stdout, done.stderr

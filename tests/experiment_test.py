@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import keras
@@ -18,6 +17,7 @@ import tensorflow as tf
 import tiny
 from processes import newest, wait_for
 
+from reptile_tf.configuration import flags as flag_parser
 from reptile_tf.execution import memory
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_directory import RunDirectory
@@ -60,7 +60,8 @@ def test_result_json(finished):
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
         "meta_iters", "commit", "versions", "device", "num_threads",
-        "replicas", "wall_seconds", "results", "untrained"}
+        "tf32", "deterministic", "replicas", "wall_seconds", "results",
+        "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12
     cells = {(r["split"], r["shots"], r["transductive"])
              for r in result["results"]}
@@ -94,6 +95,10 @@ def test_the_first_lines_and_plain_output(finished):
                  "device: CPU", "threads", "engine: ", "expected duration: ",
                  "untrained", "meta-trained"):
         assert word in text, word
+    # Once each, before the silence.
+    assert re.findall("compiling (.*), ...", text) == [
+        "the meta-iteration", "the evaluation with shots=1",
+        "the evaluation with shots=2"]
     log = (folder / "run.log").read_text()
     for line in text.splitlines():
         assert line in log, line
@@ -110,10 +115,8 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
 def test_a_result_that_is_not_whole_is_none(finished):
     folder, _ = finished
     directory = RunDirectory(folder)
-    config = types.SimpleNamespace(
-        pretrained=False, meta_iters=json.loads(
-            directory.result.read_text())["meta_iters"],
-        lines=directory.flags)
+    config = flag_parser.parse(["", f"--flagfile={folder / 'flags.cfg'}"],
+                               tiny.CONFIG, {})
     assert directory.finished(config)
     whole = directory.result.read_text()
     try:
@@ -238,8 +241,12 @@ def test_the_test_split_alone(tmp_path):
 
 
 def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
-    """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats."""
-    needed = 2 * 4 * (12 + 3 + 3) * 8 * 2  # 2 tasks of 8 examples.
+    """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats.
+
+    2 tasks of 8 examples; k = 2 steps of 3 layers in the graph of each task.
+    """
+    needed = int(2 * (2 * 4 * (12 + 3 + 3) * 8 + 4 * 4 * (12 * 3 + 3 + 6))
+                 + 60e6 + 2 * 2 * 3 * 1e5)
     flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport",
              "--inner_batch=8"]
     monkeypatch.setattr(memory, "available", lambda: needed)
@@ -253,13 +260,14 @@ def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
                 "--algorithm=maml") == 1
 
 
-def test_a_flag_newer_than_the_run_had_its_default(tmp_path):
+def test_a_flag_newer_than_the_run_had_its_default(tmp_path, capsys):
     flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport"]
     assert main(tmp_path / "run", *flags) == 0
     path = tmp_path / "run" / "flags.cfg"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(x for x in lines if "outer_clip" not in x))
     assert main(tmp_path / "run", *flags) == 0
+    assert "already finished" in capsys.readouterr().out
     assert main(tmp_path / "run", *flags, "--outer_clip=1") == 1
 
 
@@ -274,7 +282,7 @@ def test_one_task_has_no_interval(tmp_path):
 def test_a_run_directory_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(tmp_path / "file" / "run") == 1
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be made or written" in capsys.readouterr().err
 
 
 def test_other_data_is_refused(finished, capsys):

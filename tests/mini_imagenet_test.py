@@ -171,20 +171,21 @@ def test_pickles_of_every_age(tmp_path, protocol):
 def test_a_pickle_of_python_2(tmp_path):
     """As Python 2 wrote it: byte strings, and NumPy's old module name."""
     pickles(tmp_path / "data")
-    array = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    array = np.arange(4 * 192).astype(np.uint8).reshape(4, 8, 8, 3)
     content = (
         b"\x80\x02}q\x00(U\nimage_dataq\x01"
         b"cnumpy.core.multiarray\n_reconstruct\nq\x02"
         b"cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87R"
-        b"(K\x01(K\x02K\x08K\x08K\x03t"
+        b"(K\x01(K\x04K\x08K\x08K\x03t"
         b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
         b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
         b"T" + len(array.tobytes()).to_bytes(4, "little") + array.tobytes()
-        + b"tbU\nclass_dict}U\x03n11](K\x00K\x01esu.")
+        + b"tbU\nclass_dict}(U\x03n11](K\x00K\x01e"
+        + b"U\x03n12](K\x02K\x03euu.")
     path = tmp_path / "data" / "mini-imagenet-cache-val.pkl"
     path.write_bytes(content)
-    source = load(tmp_path / "data", "--shots=1", "--classes=1")
-    np.testing.assert_array_equal(source.data.images[np.array([15, 16])],
+    source = load(tmp_path / "data", "--shots=1", "--classes=2")
+    np.testing.assert_array_equal(source.data.images[np.arange(15, 19)],
                                   array)
 
 

@@ -18,8 +18,8 @@ DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}
 # others do, a new one too. The seed is what is averaged over.
 IMMATERIAL = frozenset((
     "seed", "data_dir", "cache_dir", "device_images", "export", "num_threads",
-    "eval_interval", "eval_interval_samples", "eval_splits", "compare",
-    "shots", "transductive"))
+    "deterministic", "eval_interval", "eval_interval_samples", "eval_splits",
+    "compare", "shots", "transductive"))
 # What a run has in its folder, and no run is in.
 _INSIDE = ("checkpoints", "tensorboard", "initialization")
 

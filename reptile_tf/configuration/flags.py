@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ def parse(
             value, = value
         elif isinstance(field.default, tuple):
             value = _numbers(field.name, value, field.default)
+        elif field.metadata["path"]:
+            value = os.path.expanduser(value)
         chosen[field.name] = value
     result = config(**chosen)
     result.check()

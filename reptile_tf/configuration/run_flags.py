@@ -11,10 +11,18 @@ from reptile_tf.learning.rules import REGISTRY
 
 
 def flag(default: Any, text: str, training: bool = False,
-         choices: tuple[str, ...] | None = None) -> Any:
-    """A flag; `training` ones may not change when a run is resumed."""
+         choices: tuple[str, ...] | None = None, path: bool = False) -> Any:
+    """A flag.
+
+    Args:
+      default: its value.
+      text: its meaning.
+      training: it may not change when a run is resumed.
+      choices: the values it may have.
+      path: a leading ~ in it is the home folder.
+    """
     return dataclasses.field(default=default, metadata={
-        "help": text, "training": training, "choices": choices})
+        "help": text, "training": training, "choices": choices, "path": path})
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,13 @@ class RunFlags:
         "evaluation; weights, (v, t), batch-norm statistics, loss and outer "
         "step stay in float32, and what is exported computes in float32",
         True)
+    tf32: bool = flag(
+        False, "products in TF32 on NVIDIA GPUs of Ampere and later: faster, "
+        "with 10 bits; not what was published", True)
+    deterministic: bool = flag(
+        True, "on a GPU, XLA's kernels that repeat bit for bit, measured to "
+        "take 3 % longer; what XLA_FLAGS say of them wins. A CPU always "
+        "repeats")
     recompute_gradients: bool = flag(
         False, "MAML in the memory of one inner step: run each again on the "
         "way back", True)
@@ -107,7 +122,7 @@ class RunFlags:
     run_dir: str = flag(
         "", "folder of the run; empty means "
         "runs/<dataset>-<algorithm>-seed<seed>; of several runs the folder "
-        "that holds theirs, empty runs/<dataset>-compare")
+        "that holds theirs, empty runs/<dataset>-compare", path=True)
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(

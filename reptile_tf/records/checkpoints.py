@@ -50,11 +50,16 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"checkpoint-{iteration:09d}.npz"
         temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{_META: np.array(json.dumps(meta))})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays, **{_META: np.array(json.dumps(meta))})
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as e:
+            temporary.unlink(missing_ok=True)  # It may have filled the disk.
+            e.filename = e.filename or str(path)
+            raise
         for old in self.paths()[:-KEEP]:
             old.unlink()
         return path

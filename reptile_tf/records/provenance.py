@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import reptile_tf
-from reptile_tf.execution import threads
+from reptile_tf.execution import devices, threads
 
 
 def environment() -> dict[str, Any]:
@@ -25,7 +25,9 @@ def environment() -> dict[str, Any]:
                      "reptile_tf": reptile_tf.__version__},
         "device": device,
         "num_threads": (tf.config.threading.get_inter_op_parallelism_threads()
-                        or threads.cpus())}
+                        or threads.cpus()),
+        "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "deterministic": devices.deterministic()}
 
 
 def _cpu_name() -> str:

@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, a contract for other programs.
 
 flags.cfg, metrics.csv, result.json, run.log, checkpoints/, tensorboard/ and
-initialization/.
+initialization/; in-use while a process works in it.
 """
 
 import json
@@ -13,6 +13,7 @@ import tensorflow as tf
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
 from reptile_tf.records.results import check_result
 
@@ -33,18 +34,35 @@ class RunDirectory:
         self.initialization = self.path / "initialization"
         self._flags = self.path / "flags.cfg"
         self._writer = None
+        self.lock = Lock(self.path / "in-use")
 
     def open(self, config: Config) -> None:
         """Claim the folder for `config`; make it if needed.
 
         Raises:
           InputError: it holds another run, or something else, or nothing to
-            evaluate with --pretrained.
+            evaluate with --pretrained, or another process works in it.
         """
+        self._check(config)  # Before anything is made in it.
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+        except OSError as e:
+            raise InputError(f"--run_dir={self.path} cannot be made or written "
+                             f"({e}): name another folder") from e
+        if not self._check(config):  # It may have changed until then.
+            self._write_flags(config)
+
+    def close(self) -> None:
+        """Leave it to others."""
+        self.lock.release()
+
+    def _check(self, config: Config) -> bool:
+        """Whether a run has started in it; InputError as `open`."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--run_dir={self.path} is a file: name a folder")
         content = (sorted(p.name for p in self.path.iterdir()
-                          if p.name != "run.log")
+                          if p.name not in ("run.log", self.lock.path.name))
                    if self.path.exists() else [])
         if content and not config.resume:
             raise InputError(
@@ -56,20 +74,14 @@ class RunDirectory:
                 f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
                 "holds no run: name a new folder")
         # A start that failed, for lack of data, leaves only its flags.
-        started = content != [self._flags.name]
-        if content and started:
+        started = bool(content) and content != [self._flags.name]
+        if started:
             self._compare(config)
         if config.pretrained and not self.checkpoints.paths():
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise InputError(f"--run_dir={self.path} cannot be made ({e}): "
-                             "name another folder") from e
-        if not (content and started):
-            self._write_flags(config)
+        return started
 
     def _write_flags(self, config: Config) -> None:
         self._replace(self._flags, "\n".join(config.lines().values()) + "\n")
@@ -78,8 +90,7 @@ class RunDirectory:
         """The result of exactly this run, if it is there already."""
         if config.pretrained or not self.result.exists():
             return None
-        if self._flags.read_text().splitlines() != [
-                *config.lines().values()]:
+        if self._lines_there(config) != config.lines():
             return None
         try:
             result = json.loads(self.result.read_text())
@@ -98,10 +109,12 @@ class RunDirectory:
                       and name.startswith("no") else name] = line
         return lines
 
+    def _lines_there(self, config: Config) -> dict[str, str]:
+        """`flags`; a flag that is newer than the run had its default."""
+        return {**type(config)().lines(), **self.flags()}
+
     def _compare(self, config: Config) -> None:
-        now = config.lines()
-        # A flag that is newer than the run had its default.
-        then = {**type(config)().lines(), **self.flags()}
+        now, then = config.lines(), self._lines_there(config)
         differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
                   "asked for" for name in config.training_flags()
                   if then.get(name) != now.get(name)]

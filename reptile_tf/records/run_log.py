@@ -1,5 +1,6 @@
 """The log of a run: standard output, and run.log."""
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -19,9 +20,20 @@ def logger() -> logging.Logger:
     return log
 
 
+class _FileHandler(logging.FileHandler):
+    """A log that cannot be written is an error, not a traceback beside it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # noqa: PLE0704  (logging calls it where it has caught it)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # Of what it could not write.
+            super().close()
+
+
 def log_to(log: logging.Logger, directory: Path) -> None:
     """Also write the log to <directory>/run.log, with times."""
-    handler = logging.FileHandler(directory / "run.log")
+    handler = _FileHandler(directory / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
 
@@ -31,5 +43,6 @@ def log_error(message: str) -> None:
     print(message, file=sys.stderr)
     for handler in logging.getLogger("reptile_tf").handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.emit(logging.LogRecord(
-                "reptile_tf", logging.ERROR, "", 0, message, None, None))
+            with contextlib.suppress(OSError):  # That is the error, perhaps.
+                handler.emit(logging.LogRecord(
+                    "reptile_tf", logging.ERROR, "", 0, message, None, None))

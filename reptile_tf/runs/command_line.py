@@ -7,6 +7,7 @@ from reptile_tf.configuration import flags
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.records.run_log import log_error
+from reptile_tf.runs.failures import explained
 from reptile_tf.runs.interrupts import Stopped
 from reptile_tf.runs.many_runs import run_lists
 from reptile_tf.runs.run import run
@@ -67,3 +68,9 @@ def status_of(command: Callable[[], Any]) -> int:
         return e.status
     except KeyboardInterrupt:
         return 130
+    except Exception as e:  # Outside a run: a table, a figure.
+        text = explained(e)
+        if text is None:
+            raise
+        log_error(f"error: {text}")
+        return 1

@@ -4,13 +4,13 @@ import time
 from typing import Any
 
 from reptile_tf.configuration.config import Config
-from reptile_tf.execution import memory
+from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
-from reptile_tf.learning.rules import REGISTRY
 from reptile_tf.records.provenance import environment
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.reporting.progress import Progress
 from reptile_tf.runs import building
+from reptile_tf.runs.required_memory import fitting
 from reptile_tf.tasks import TRAINING_STREAM, generator
 
 
@@ -42,14 +42,18 @@ class Experiment:
         self.directory, self.log = directory, log
         self.progress = progress or Progress()
         self.elapsed, self.evaluated = 0.0, 0
+        self._compiled: set[str] = set()
         # The first checkpoint is of the start.
         self.last_save, self.started = float("-inf"), time.monotonic()
         self.source = dataset.load(config)
         log.info("data: %s", self.source.describe())
         self.model = self.source.network()
-        self._require_memory()
-        self.trainer = building.trainer_of(self.source, config, self.model,
-                                           self.replicas)
+        self.trainer = building.trainer_of(
+            self.source, config, self.model, self.replicas,
+            fitting(self.model, config,
+                    engines.choose(self.model, config.jit_compile),
+                    self.replicas.number,
+                    lambda tasks: -self.replicas.maximum(-tasks)[0]))
         self.evaluator = building.evaluator_of(
             self.source, config, self.trainer.learner, self.replicas)
         self.rng = generator(config.seed, TRAINING_STREAM)
@@ -57,18 +61,11 @@ class Experiment:
         self.fingerprint = self.source.fingerprint()
         log.info("engine: %s", self.trainer.learner.engine)
 
-    def _require_memory(self) -> None:
-        c, update = self.config, REGISTRY[self.config.algorithm]
-        # Outputs and their gradients; a tape keeps those of all inner steps.
-        kept = update.second_order and not c.recompute_gradients
-        examples = c.inner_batch * (c.inner_iters if kept else 1)
-        slots = c.meta.slots // self.replicas.number
-        memory.require(
-            2 * memory.activations(self.model) * examples * slots,
-            f"training on {slots} tasks of mini-batches of "
-            f"{c.inner_batch} at once",
-            "lower --inner_batch or --meta_batch, or use "
-            "--task_order=sequential")
+    def say_compiling(self, what: str) -> None:
+        """Before the first call of a function, which is silent for long."""
+        if what not in self._compiled:
+            self._compiled.add(what)
+            self.log.info("compiling %s, ...", what)
 
     def environment(self) -> dict[str, Any]:
         """What bit-for-bit repetition depends on."""

@@ -1,11 +1,15 @@
 """Ctrl-C and SIGTERM, taken at a moment when the run can be saved."""
 
 import signal
+import threading
 from collections.abc import Callable
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A signal asked the run to stop.
+
+    As KeyboardInterrupt no Exception: Keras makes another of each that leaves
+    a layer, and a signal may come while the network is built.
 
     Attributes:
       status: the exit status, 128 + the signal's number.
@@ -40,16 +44,18 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         self._number = 0
+        # Signals come to the main thread alone.
+        main = threading.current_thread() is threading.main_thread()
         self._before = {
             number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in (signal.SIGINT, signal.SIGTERM) if main}
         if self._outer:
             self._number = self._number or self._outer._number
         return self
 
     @property
     def _outer(self) -> "Interrupts | None":
-        before = getattr(self._before[signal.SIGINT], "__self__", None)
+        before = getattr(self._before.get(signal.SIGINT), "__self__", None)
         return before if isinstance(before, Interrupts) else None
 
     def __exit__(self, *_) -> None:

@@ -53,11 +53,11 @@ def _load(run: Experiment) -> None:
             "--seed, or another --run_dir")
     then = {"replicas": 1, **meta["environment"]}
     for name, value in run.environment().items():
-        if then.get(name) != value:
+        if name in then and then[name] != value:
             run.log.warning(
                 "warning: %s was %s, now %s: the rest of the run may "
                 "differ in the last bits", name,
-                then.get(name), value)
+                then[name], value)
     run.trainer.load_state_dict(arrays)
     run.rng.bit_generator.state = meta["sampler"]
     run.elapsed, run.evaluated = meta["elapsed"], meta["evaluated"]

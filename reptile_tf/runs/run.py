@@ -5,8 +5,8 @@ from typing import Any
 
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
+from reptile_tf.execution import devices
 from reptile_tf.execution.cluster import cluster_of
-from reptile_tf.execution.devices import prepare_gpus
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.execution.threads import use_threads
@@ -16,6 +16,7 @@ from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.records.run_log import log_to, logger
 from reptile_tf.reporting.progress import Progress
 from reptile_tf.runs.experiment import Experiment
+from reptile_tf.runs.failures import as_input_errors
 from reptile_tf.runs.interrupts import Interrupts, Stopped
 from reptile_tf.runs.resuming import restore, save
 from reptile_tf.runs.scoring import final
@@ -25,7 +26,7 @@ from reptile_tf.runs.training import train
 def _prepare_devices(dataset, config: Config, log) -> Replicas:
     cluster = cluster_of(config.distribution)
     use_threads(config, dataset, cluster.processes)
-    prepare_gpus()
+    devices.prepare_gpus(config.tf32, config.deterministic)
     return replicas_of(config.distribution, log.info)
 
 
@@ -34,6 +35,9 @@ def _log_devices(log) -> None:
     log.info("device: %s, %s threads; TensorFlow %s, Keras %s",
              found["device"], found["num_threads"],
              found["versions"]["tensorflow"], found["versions"]["keras"])
+    unused = devices.unused_gpu()
+    if unused:
+        log.warning("%s", unused)
 
 
 def run_directory_of(dataset, config: Config) -> RunDirectory:
@@ -61,8 +65,12 @@ def run(dataset, config: Config, progress: Progress | None = None
     log = logger()
     replicas = _prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
-    with replicas.name_lost_workers(directory.progress):
-        return _run(dataset, config, directory, replicas, log, progress)
+    try:
+        with (as_input_errors(directory.progress),
+              replicas.name_lost_workers(directory.progress)):
+            return _run(dataset, config, directory, replicas, log, progress)
+    finally:
+        directory.close()
 
 
 def _run(dataset, config: Config, directory: RunDirectory,

@@ -27,6 +27,7 @@ def score(run: Experiment, learner: Learner, split: str, number: int,
         drawn = run.source.evaluation_tasks(
             split, shots, batch, number,
             evaluation_generator(c.seed, split, shots, iteration))
+        run.say_compiling(f"the evaluation with shots={shots}")
         scores = run.evaluator.evaluate(learner.weights, learner.state,
                                         drawn, between)
         rows += [run.source.row(split, shots, batch, measured)

@@ -27,6 +27,7 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
                 save(run)
             if done >= c.meta_iters:
                 break
+            run.say_compiling("the meta-iteration")
             start = time.monotonic()
             made = next(calls) - done
             bar.update(made)

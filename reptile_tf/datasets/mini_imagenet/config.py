@@ -15,7 +15,7 @@ from reptile_tf.errors import InputError
 class MiniImageNetConfig(ImageConfig):
     """Flags of Mini-ImageNet and of one's own images."""
 
-    data_dir: str = flag("", f"folder with one of: {forms.FORMS}")
+    data_dir: str = flag("", f"folder with one of: {forms.FORMS}", path=True)
     image_size: int = flag(84, "height and width of the images, pixels", True)
     channels: int = flag(3, "3 for colour, 1 for grey", True)
     resize_filter: str = flag(
@@ -25,7 +25,8 @@ class MiniImageNetConfig(ImageConfig):
         False, "take other numbers of classes and images than "
         "Mini-ImageNet's: for one's own images")
     cache_dir: str = flag(
-        "", "folder of decoded images; empty means ~/.cache/reptile_tf")
+        "", "folder of decoded images; empty means ~/.cache/reptile_tf",
+        path=True)
     device_images: str = flag(
         "auto", "keep all images on the device (on), or gather each "
         "mini-batch on the host (off); auto: on a GPU where they fit", False,

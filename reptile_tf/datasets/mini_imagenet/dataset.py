@@ -117,7 +117,8 @@ def _network_of(config: MiniImageNetConfig):
 def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
     if config.device_images == "on":
         # Read whole before they are handed over, on the CPU to itself.
-        memory.require(2 * nbytes, "keeping all images on the device",
+        memory.require(memory.Estimate(2 * nbytes, 0),
+                       "keeping all images on the device",
                        "use --device_images=off")
         return True
     if config.device_images == "off":

@@ -39,7 +39,7 @@ class OmniglotConfig(few_shot.ImageConfig):
         ("auto", "synthetic"))
     data_dir: str = flag(
         "", "folder with a prepared tensorflow-datasets omniglot, the "
-        "official zip archives or alphabets of PNG folders")
+        "official zip archives or alphabets of PNG folders", path=True)
 
 
 def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,

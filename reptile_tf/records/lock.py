@@ -1,0 +1,114 @@
+"""One process at a time in a run's folder."""
+
+import fcntl
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from reptile_tf.errors import InputError
+
+BEAT_SECONDS, STALE_SECONDS = 30, 300
+
+
+class Lock:
+    """A file that names who works in a folder, while it does.
+
+    It is locked by the kernel (flock), which ends with the process however
+    that ends: a file left by a killed process of this host does not count.
+    Not every shared disk passes such locks on to other hosts, so a file that
+    another host left counts as long as it is touched: its process does so
+    every BEAT_SECONDS, and after STALE_SECONDS without it is taken over.
+    Ages are between the disk's own times, not between two hosts' clocks.
+
+    On a disk without locks one host's processes do not see each other.
+
+    Args:
+      path: the file, in the folder; removed at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._file, self._end = None, threading.Event()
+
+    def acquire(self) -> None:
+        """Take it, or raise InputError that names who has it."""
+        file = self._locked_file()
+        holder = _read(file)
+        here = {"host": socket.gethostname(), "pid": os.getpid(),
+                "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+        if holder.get("host", here["host"]) != here["host"] and (
+                self._age(file) < STALE_SECONDS):
+            file.close()
+            raise self._taken(holder)
+        file.seek(0)
+        file.truncate()
+        json.dump(here, file)
+        file.flush()
+        self._file = file
+        self._end.clear()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def release(self) -> None:
+        """Give it back; nothing if it is not held."""
+        if self._file is None:
+            return
+        self._end.set()
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
+
+    def _locked_file(self):
+        """The file, opened and locked, and still the one of that name."""
+        while True:
+            file = open(self.path, "a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with file:
+                    raise self._taken(_read(file)) from None
+            except OSError:
+                return file  # A disk without locks: its content decides.
+            try:
+                if os.path.samestat(os.stat(self.path), os.fstat(
+                        file.fileno())):
+                    return file
+            except FileNotFoundError:
+                pass
+            file.close()  # Its holder has just removed it.
+
+    def _taken(self, holder: dict[str, Any]) -> InputError:
+        return InputError(
+            f"--run_dir={self.path.parent} is in use by process "
+            f"{holder.get('pid', 'unknown')} on "
+            f"{holder.get('host', 'this host')}, since "
+            f"{holder.get('started', 'just now')}: wait for it or stop it, or "
+            "name another folder; if that host is gone, its claim ends "
+            f"{STALE_SECONDS // 60} minutes after its last sign of life")
+
+    def _age(self, file) -> float:
+        """Seconds since its last sign of life."""
+        with tempfile.TemporaryFile(dir=self.path.parent) as new:
+            now = os.fstat(new.fileno()).st_mtime
+        return now - os.fstat(file.fileno()).st_mtime
+
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except OSError:
+                pass  # A disk that is away for a while, or a folder removed.
+
+
+def _read(file) -> dict[str, Any]:
+    """Who has it; nothing of a file that is not whole."""
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,55 @@
+"""Failures of the machine as one line: what, where, what to do."""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from reptile_tf.errors import InputError
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+         errno.EFBIG, errno.EIO)
+_DISK_TEXT = re.compile("No space left|quota|Read-only file system|"
+                        "Permission denied|File too large", re.I)
+_COMPILER_TEXT = re.compile(r"XLA|HLO|LLVM|ptxas|compil", re.I)
+_COMPILER = (tf.errors.InternalError, tf.errors.UnimplementedError)
+
+
+@contextmanager
+def as_input_errors(progress: Callable[[], str]) -> Iterator[None]:
+    """Inside, a failure of the machine is an InputError.
+
+    Args:
+      progress: says what the run goes on from.
+    """
+    try:
+        yield
+    except Exception as e:
+        text = explained(e)
+        if text is None:
+            raise
+        raise InputError(f"{text}; the same command goes on from {progress()}"
+                         ) from e
+
+
+def explained(error: Exception) -> str | None:
+    """What happened and what to do; None if it is no machine's failure."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, (OSError, tf.errors.OpError)) and (
+            getattr(error, "errno", None) in _DISK
+            or _DISK_TEXT.search(first)):
+        where = getattr(error, "filename", None)
+        reason = getattr(error, "strerror", None) or first
+        return (f"{where or 'a file of the run'} cannot be written or read "
+                f"({reason}): make room there, or allow it")
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return (f"the memory is used up ({first or 'of the host'}): lower "
+                "--meta_batch, --inner_batch or --eval_batch, or with MAML "
+                "--inner_iters, or use --task_order=sequential or "
+                "--recompute_gradients")
+    if isinstance(error, _COMPILER) and _COMPILER_TEXT.search(str(error)):
+        return (f"XLA cannot compile this ({first}): use --jit_compile=off "
+                "with another --run_dir, or on a GPU --nodeterministic")
+    return None

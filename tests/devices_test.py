@@ -1,0 +1,80 @@
+"""How GPUs are set up, seen without one: TensorFlow's list is replaced."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from reptile_tf.execution import devices
+from reptile_tf.records.provenance import environment
+
+ROOT = Path(__file__).parent.parent
+ON, OFF = (f"--xla_gpu_deterministic_ops={x}" for x in ("true", "false"))
+
+
+@pytest.fixture
+def growing(monkeypatch):
+    """One GPU is listed; those whose memory is to grow are noted here."""
+    gpus = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
+                        lambda gpu, on: gpus.append((gpu, on)))
+    return gpus
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_reaches_tensorflow_and_what_is_recorded(tf32):
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    try:
+        devices.prepare_gpus(tf32)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == (
+            tf32)
+        assert environment()["tf32"] == tf32
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@pytest.mark.parametrize("there, asked, after, repeats", [
+    ("", True, f" {ON}", True),
+    ("", False, f" {OFF}", False),
+    ("--xla_dump_to=/x", True, f"--xla_dump_to=/x {ON}", True),
+    (OFF, True, OFF, False),
+    (f"{OFF} {ON}", False, f"{OFF} {ON}", True),
+    ("--xla_gpu_exclude_nondeterministic_ops", False,
+     "--xla_gpu_exclude_nondeterministic_ops", True),
+    ("--xla_gpu_deterministic_ops_of_mine=1", True,
+     f"--xla_gpu_deterministic_ops_of_mine=1 {ON}", True)])
+def test_xla_is_asked_to_repeat_unless_its_flags_say(
+        monkeypatch, growing, there, asked, after, repeats):
+    monkeypatch.setenv("XLA_FLAGS", there)
+    devices.prepare_gpus(deterministic=asked)
+    assert os.environ["XLA_FLAGS"] == after
+    assert growing == [("GPU", True)]
+    assert devices.deterministic() == repeats
+
+
+def test_on_a_cpu_xlas_flags_stay_as_they_are(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    devices.prepare_gpus()
+    assert "XLA_FLAGS" not in os.environ and devices.deterministic()
+
+
+@pytest.mark.parametrize("nvidia, listed, visible, warned", [
+    (True, [], None, True), (True, [], "0", True), (True, ["GPU"], None, False),
+    (False, [], None, False), (True, [], "-1", False), (True, [], "", False)])
+def test_a_gpu_that_tensorflow_does_not_use(nvidia, listed, visible, warned):
+    text = devices.warning_of_unused(nvidia, listed, visible)
+    assert bool(text) == warned
+    assert not text or "reptile_tf[gpu]" in text
+
+
+def test_the_extra_has_the_bounds_of_the_requirement():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"]
+    bounds = re.findall(r"^tensorflow(\S+)", (
+        ROOT / "requirements.txt").read_text(), re.M)
+    assert extras["gpu"] == [f"tensorflow[and-cuda]{bounds[0]}"]

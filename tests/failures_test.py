@@ -1,0 +1,111 @@
+"""Failures of the machine become one line; what was saved stays."""
+
+import resource
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reptile_tf.errors import InputError
+from reptile_tf.quiet_tensorflow import quietly
+from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.records.run_log import log_error, log_to, logger
+from reptile_tf.runs.command_line import status_of
+from reptile_tf.runs.failures import as_input_errors, explained
+from reptile_tf.runs.interrupts import Interrupts, Stopped
+
+
+@pytest.fixture
+def full():
+    """Files may not grow above 4,000 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+                                     (4000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, full):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"phi": np.arange(5)}, {"a": 1})
+    full()
+    with pytest.raises(InputError, match=(
+            r"checkpoint-000000002\S* cannot be written.*too large.*"
+            "goes on from 1")), as_input_errors(
+                lambda: str(checkpoints.iterations()[-1])):
+        checkpoints.save(2, {"phi": np.arange(5000)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000000001.npz"]
+    arrays, meta = checkpoints.load(pytest.fail)
+    np.testing.assert_array_equal(arrays["phi"], np.arange(5))
+    assert meta == {"a": 1}
+
+
+def test_a_full_log_is_an_error_and_no_traceback(tmp_path, capsys):
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    log = logger()
+    log_to(log, tmp_path)
+    with pytest.raises(InputError, match="No space left"), as_input_errors(
+            lambda: "the start"):
+        log.info("a line")
+    log_error("error: full")
+    logger()
+    assert capsys.readouterr().err == "error: full\n"
+
+
+def test_what_is_used_up_or_not_compiled():
+    text = explained(tf.errors.ResourceExhaustedError(
+        None, None, "OOM when allocating tensor\nmore"))
+    assert "OOM when allocating tensor)" in text and "--meta_batch" in text
+    assert "--inner_batch" in explained(MemoryError())
+    assert "No space left" in explained(tf.errors.ResourceExhaustedError(
+        None, None, "x; No space left on device")) and (
+            "--meta_batch" not in explained(tf.errors.ResourceExhaustedError(
+                None, None, "x; No space left on device")))
+    assert "--jit_compile=off" in explained(tf.errors.UnimplementedError(
+        None, None, "XLA cannot"))
+    assert explained(tf.errors.InternalError(None, None, "a bug")) is None
+    assert explained(FileNotFoundError(2, "not there", "x")) is None
+    with pytest.raises(KeyError), as_input_errors(str):
+        raise KeyError
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before, errors = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        try:
+            with Interrupts() as interrupts:
+                interrupts.check()
+                assert signal.getsignal(signal.SIGINT) is before
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_outside_a_run_too_and_while_a_script_is_imported(capsys):
+    def fail():
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert status_of(fail) == 1
+    quietly(KeyboardInterrupt, KeyboardInterrupt(), None)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    quietly(ValueError, ValueError("told"), None)
+    assert "ValueError: told" in capsys.readouterr().err
+
+
+def test_a_signal_while_a_layer_is_called_stops_as_any_other():
+    class Interrupted(keras.layers.Layer):
+        def call(self, inputs):
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as stopped:
+        Interrupted()(tf.zeros([1]))
+    assert stopped.value.status == 143

@@ -1,0 +1,86 @@
+"""Two processes in one folder, without TensorFlow."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reptile_tf.errors import InputError
+from reptile_tf.records import lock
+from reptile_tf.records.lock import Lock
+
+ROOT = Path(__file__).parent.parent
+HOLD = """
+import sys
+import time
+from pathlib import Path
+from reptile_tf.records.lock import Lock
+Lock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_is_there_and_not_of_a_killed_one(
+        tmp_path):
+    path = tmp_path / "in-use"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=ROOT,
+                          text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(InputError) as error:
+            Lock(path).acquire()
+        assert f"process {first.pid} on {socket.gethostname()}" in (
+            str(error.value))
+        first.send_signal(signal.SIGKILL)
+    assert path.exists()  # Left behind.
+    mine = Lock(path)
+    mine.acquire()
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    with pytest.raises(InputError, match=f"process {os.getpid()} "):
+        Lock(path).acquire()
+    mine.release()
+    assert not path.exists()
+    mine.acquire()
+    mine.release()
+
+
+def test_another_hosts_file_counts_while_it_is_touched(tmp_path):
+    path = tmp_path / "in-use"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    with pytest.raises(InputError, match="process 7 on elsewhere"):
+        Lock(path).acquire()
+    assert json.loads(path.read_text())["pid"] == 7
+    old = path.stat().st_mtime - lock.STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    mine = Lock(path)
+    mine.acquire()
+    assert json.loads(path.read_text())["host"] == socket.gethostname()
+    mine.release()
+
+
+def test_the_holder_shows_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
+    mine = Lock(tmp_path / "in-use")
+    mine.acquire()
+    os.utime(mine.path, (1, 1))
+    deadline = 500
+    while mine.path.stat().st_mtime == 1 and deadline:
+        deadline -= 1
+        time.sleep(0.01)
+    assert mine.path.stat().st_mtime > 1
+    mine.release()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7"])
+def test_a_file_that_is_not_whole_does_not_count(tmp_path, content):
+    (tmp_path / "in-use").write_text(content)
+    mine = Lock(tmp_path / "in-use")
+    mine.acquire()
+    mine.release()
