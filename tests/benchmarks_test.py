@@ -1,19 +1,26 @@
 """The benchmark runs and counts the work right; no timings are judged."""
 
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from forks import ROOT, Fork
 
 from reptile_tf import networks as models
 from reptile_tf.reporting import plotting
 
-ROOT = Path(__file__).parent.parent
+SCRIPT = str(ROOT / "benchmarks" / "meta_iteration.py")
+# The rate of products, which it measures in further processes, is given.
+AT_A_RATE = f"""
+import runpy, subprocess, sys, types
+def run(words, **_):
+    assert words == [sys.executable, {SCRIPT!r}, "--matmul"], words
+    return types.SimpleNamespace(stdout="200.5")
+subprocess.run = run
+runpy.run_path({SCRIPT!r}, run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -25,18 +32,16 @@ def benchmarks(monkeypatch):
 def test_json_holds_the_figures(tmp_path):
     config = tmp_path / "a.cfg"
     config.write_text("--algorithm=fomaml\n--inner_iters=3\n")
-    done = subprocess.run(
-        [sys.executable, "benchmarks/meta_iteration.py", "--dataset=sine",
-         f"--config={config}", "--repeats=2", "--json"],
-        cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout.splitlines()[-1])
+    benchmark = Fork("-c", AT_A_RATE, "--dataset=sine", f"--config={config}",
+                     "--repeats=2", "--json", folder=ROOT)
+    assert benchmark.wait() == 0, benchmark.output()
+    measured = json.loads(benchmark.output().splitlines()[-1])
     assert set(measured) >= {
         "ms_per_meta_iteration", "gflops", "matmul_gflops", "ratio",
         "sampling_fraction", "eval_ms_per_task", "eval_ratio",
         "compile_seconds", "peak_memory_mb"}
-    assert measured["ratio"] == pytest.approx(
-        measured["gflops"] / measured["matmul_gflops"])
+    assert measured["matmul_gflops"] == 200.5
+    assert measured["ratio"] == pytest.approx(measured["gflops"] / 200.5)
     assert measured["algorithm"] == "fomaml"
     # 3 steps of 10: 2 FLOP x (3 x (64 + 64 x 64 + 64) - 64) multiply-adds.
     assert measured["gflop_per_meta_iteration"] == pytest.approx(
@@ -54,11 +59,15 @@ def test_work_of_a_meta_iteration(build, ways, examples, gflop, benchmarks):
 
 
 def test_a_configuration_that_does_not_exist():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/meta_iteration.py", "--classes=7"],
-        cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "--classes=7 has no flagfile" in done.stdout + done.stderr
+    benchmark = Fork(SCRIPT, "--classes=7")
+    assert benchmark.wait() == 1
+    assert "--classes=7 has no flagfile" in benchmark.output()
+
+
+def test_the_rate_of_products():
+    benchmark = Fork(SCRIPT, "--matmul")
+    assert benchmark.wait() == 0, benchmark.output()
+    assert float(benchmark.output()) > 1
 
 
 def test_a_line_through_points(benchmarks):

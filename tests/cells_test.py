@@ -31,7 +31,8 @@ from reptile_tf.runs.many_runs import PlannedRun as Cell
 from reptile_tf.runs.many_runs import run_all as run_cells
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--shots=1", "--transductive", "--eval_samples=2", "--noexport"]
+SMALL = ["--shots=1", "--transductive", "--eval_samples=2", "--noexport",
+         "--meta_batch=1", "--eval_iters=1"]
 NAN = ["--inner_optimizer=sgd", "--learning_rate=1e18", "--meta_step=1e3",
        "--meta_iters=40"]
 
@@ -158,7 +159,7 @@ def test_lists_make_a_run_of_each_and_a_table(tmp_path, capsys):
 def test_the_table_comes_with_what_failed(tmp_path, capsys):
     """Half of the runs' folders are taken, by runs of another kind."""
     home = f"--run_dir={tmp_path}/cmp"
-    assert main("--seed=0,1", home, "--inner_iters=3") == 0
+    assert main("--seed=0,1", home, "--inner_iters=3", "--meta_iters=0") == 0
     assert main("--algorithm=reptile,joint", home) == 1
     captured = capsys.readouterr()
     assert "error: reptile, seed 0: --run_dir=" in captured.err
@@ -176,7 +177,7 @@ def test_of_several_processes_a_failure_ends_the_list(
         tmp_path, capsys, monkeypatch):
     """The others might not fail, and would be in another cell."""
     home = f"--run_dir={tmp_path}/cmp"
-    assert main("--seed=0,1", home, "--inner_iters=3", "--meta_iters=1") == 0
+    assert main("--seed=0,1", home, "--inner_iters=3", "--meta_iters=0") == 0
     monkeypatch.setattr(cells, "cluster_of", lambda distribution: (
         types.SimpleNamespace(processes=2, chief=True)))
     capsys.readouterr()

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from reptile_tf import quiet_tensorflow  # noqa: F401  (before anything imports TensorFlow)
+from reptile_tf.execution import engine
 from reptile_tf.execution.engine import Engine
 
+# Each task of a compiled call is a sub-graph to trace: here, on the CPU, that
+# is most of what a run of a few small tasks costs.
+engine.CPU_TASKS_PER_CALL = 2
 ENGINES = {
     "graph-unrolled": Engine(False, False, "gathered", unrolled_steps=5),
     "graph-stock": Engine(False, False, "stock"),

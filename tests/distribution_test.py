@@ -7,17 +7,14 @@ of their rounding.
 """
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from forks import ROOT, Fork
 from processes import newest, wait_for
 
 from reptile_tf.configuration.config import Config
@@ -30,10 +27,9 @@ from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.runs import command_line as experiment
 
-ROOT = Path(__file__).parent.parent
 CLOSE = 2e-5
 BIAS = "phi/1", "v/1"
-FLAGS = ["--meta_batch=4", "--meta_iters=400", "--eval_interval=50",
+FLAGS = ["--meta_batch=4", "--meta_iters=200", "--eval_interval=25",
          "--shots=1", "--eval_samples=20", "--noexport"]
 TWO = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": '
 
@@ -51,11 +47,7 @@ def assert_close(run, other):
 
 
 def script(*words, **environment):
-    return subprocess.Popen(
-        [sys.executable, *words], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env={
-            **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            **environment})
+    return Fork(*words, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", **environment)
 
 
 @contextmanager
@@ -80,13 +72,12 @@ def workers(run, *flags, scripts=(ROOT / "tests" / "tiny.py",) * 2,
         for process in started:
             process.kill()
             process.wait()
-            process.stdout.close()
 
 
 def end(process, status):
     """What it printed; it must end with this status, and no traceback."""
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == status, output
+    ended, output = process.wait(), process.output()
+    assert ended == status, output
     assert "Traceback" not in output, output
     return output
 
@@ -126,13 +117,13 @@ def test_a_killed_worker_and_another_number_of_workers(
         runs, tmp_path, capsys):
     run = tmp_path / "run"
     with workers(run, *FLAGS) as (chief, other):
-        wait_for(chief, lambda: newest(run) >= 100)
+        wait_for(chief, lambda: newest(run) >= 50)
         other.kill()
         last = end(chief, 1).splitlines()[-1]
     assert last.startswith("error: worker 1 has ended"), last
     assert "with any number of them" in last
     assert f"the checkpoint of meta-iteration {newest(run)} in" in last
-    assert newest(run) < 400 and not (run / "result.json").exists()
+    assert newest(run) < 200 and not (run / "result.json").exists()
     assert experiment.main(tiny, ["tiny.py", f"--run_dir={run}", *FLAGS]) == 0
     output = capsys.readouterr().out
     assert "going on from meta-iteration" in output
@@ -147,11 +138,11 @@ def test_a_signal_to_one_worker_stops_all(runs, tmp_path):
                                     (0, signal.SIGINT, 130)):
         before = newest(run)
         with workers(run, *FLAGS) as pair:
-            wait_for(pair[0], lambda b=before: newest(run) >= b + 100)
+            wait_for(pair[0], lambda b=before: newest(run) >= b + 50)
             pair[stopped].send_signal(number)
             for process in pair:
                 assert "goes on from here" in end(process, status)
-    assert newest(run) < 400
+    assert newest(run) < 200
     finish(run, *FLAGS)
     a, b = arrays_of(run), arrays_of(runs[0])
     for name in a:
@@ -206,6 +197,8 @@ from reptile_tf.execution.strategies import replicas_of
 from reptile_tf.runs import command_line as experiment
 from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.learning.non_finite import NonFiniteError
+from reptile_tf.execution import engine
+engine.CPU_TASKS_PER_CALL = 2
 for jit in "off", "on":
     assert experiment.main(tiny, [
         "tiny.py", f"--run_dir={sys.argv[1]}/{jit}", f"--jit_compile={jit}",

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from forks import ROOT, Fork
 from processes import newest, wait_for
 
 from reptile_tf.configuration import flags as flag_parser
@@ -23,7 +23,10 @@ from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import command_line as experiment
 
-ROOT = Path(__file__).parent.parent
+# For tests of what is around training and evaluation.
+SHORT = ["--meta_iters=2", "--meta_batch=1", "--shots=1", "--transductive",
+         "--eval_samples=2", "--eval_iters=1", "--noexport"]
+UNTRAINED = [*SHORT, "--meta_iters=0"]
 
 
 def main(run_dir, *flags):
@@ -164,12 +167,12 @@ def test_the_data_sets_own_flags_are_compared_too(finished, capsys, flag):
 
 
 def test_mixed_bfloat16_trains_and_exports_float32(tmp_path, capsys):
-    short, run = ["--meta_iters=2", "--eval_samples=2"], tmp_path / "run"
-    assert main(run, *short, "--mixed_bfloat16") == 0
-    assert main(run, *short) == 1
+    run = tmp_path / "run"
+    assert main(run, *SHORT, "--mixed_bfloat16", "--export") == 0
+    assert main(run, *SHORT) == 1
     assert "--mixed_bfloat16 there, --nomixed_bfloat16 asked for" in (
         capsys.readouterr().err)
-    assert main(tmp_path / "plain", *short) == 0
+    assert main(tmp_path / "plain", *SHORT) == 0
     arrays, plain = (Checkpoints(tmp_path / name / "checkpoints").load(print)[0]
                      for name in ("run", "plain"))
     for name in ("phi/0", "v/0"):
@@ -192,27 +195,26 @@ def test_mixed_bfloat16_trains_and_exports_float32(tmp_path, capsys):
 
 def test_train_shots_that_mean_shots_do_not_change_on_resume(
         tmp_path, capsys):
-    short = ["--train_shots=0", "--meta_iters=2", "--eval_samples=2"]
+    short = [*UNTRAINED, "--train_shots=0"]
     assert main(tmp_path / "run", *short, "--shots=4") == 0
     assert main(tmp_path / "run", *short, "--shots=1") == 1
     assert "--train_shots=4 there" in capsys.readouterr().err
 
 
 def test_a_space_in_a_path_does_not_hinder_resuming(tmp_path, capsys):
-    flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1",
-             f"--data_dir={tmp_path / 'my seed=7'}"]
+    flags = [*UNTRAINED, f"--data_dir={tmp_path / 'my seed=7'}"]
     assert main(tmp_path / "run", *flags) == 0
     assert main(tmp_path / "run", *flags) == 0
     assert "already finished" in capsys.readouterr().out
 
 
 def test_metrics_come_back_from_the_checkpoint(tmp_path):
-    flags = ["--shots=1", "--eval_samples=2", "--transductive"]
+    flags = [*SHORT, "--eval_interval=1"]
     assert main(tmp_path / "run", *flags) == 0
     metrics = tmp_path / "run" / "metrics.csv"
     before = metrics.read_bytes()
     for spoil in (metrics.unlink, lambda: metrics.write_text("x"),
-                  lambda: metrics.write_bytes(before + b"12,test,more,1\n")):
+                  lambda: metrics.write_bytes(before + b"2,test,more,1\n")):
         spoil()
         (tmp_path / "run" / "result.json").write_text("")  # Not whole either.
         assert main(tmp_path / "run", *flags) == 0
@@ -221,10 +223,10 @@ def test_metrics_come_back_from_the_checkpoint(tmp_path):
 
 def test_evaluation_intervals_do_not_change_training(tmp_path):
     phi = []
-    for interval in (0, 3, 5):
+    for interval in (0, 2, 3):
         run = tmp_path / str(interval)
-        assert main(run, f"--eval_interval={interval}", "--shots=1",
-                    "--eval_samples=2", "--transductive", "--noexport") == 0
+        assert main(run, *SHORT, "--meta_iters=5",
+                    f"--eval_interval={interval}") == 0
         arrays, _ = Checkpoints(run / "checkpoints").load(print)
         phi.append(arrays)
     for other in phi[1:]:
@@ -233,11 +235,12 @@ def test_evaluation_intervals_do_not_change_training(tmp_path):
 
 
 def test_the_test_split_alone(tmp_path):
-    assert main(tmp_path / "run", "--meta_iters=2", "--val_classes=3",
-                "--eval_samples=2", "--eval_splits=test", "--noexport") == 0
+    assert main(tmp_path / "run", *UNTRAINED, "--val_classes=3",
+                "--shots=1,3", "--eval_splits=test") == 0
     result = json.loads((tmp_path / "run/result.json").read_text())
     for rows in (result["results"], result["untrained"]):
-        assert {r["split"] for r in rows} == {"test"} and len(rows) == 4
+        assert [(r["split"], r["shots"]) for r in rows] == [
+            ("test", 1), ("test", 3)]
 
 
 def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
@@ -261,19 +264,17 @@ def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
 
 
 def test_a_flag_newer_than_the_run_had_its_default(tmp_path, capsys):
-    flags = ["--meta_iters=2", "--eval_samples=2", "--shots=1", "--noexport"]
-    assert main(tmp_path / "run", *flags) == 0
+    assert main(tmp_path / "run", *UNTRAINED) == 0
     path = tmp_path / "run" / "flags.cfg"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(x for x in lines if "outer_clip" not in x))
-    assert main(tmp_path / "run", *flags) == 0
+    assert main(tmp_path / "run", *UNTRAINED) == 0
     assert "already finished" in capsys.readouterr().out
-    assert main(tmp_path / "run", *flags, "--outer_clip=1") == 1
+    assert main(tmp_path / "run", *UNTRAINED, "--outer_clip=1") == 1
 
 
 def test_one_task_has_no_interval(tmp_path):
-    assert main(tmp_path / "run", "--meta_iters=0", "--shots=1",
-                "--eval_samples=1", "--noexport") == 0
+    assert main(tmp_path / "run", *UNTRAINED, "--eval_samples=1") == 0
     text = (tmp_path / "run" / "result.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["results"][0]["ci95"] is None
@@ -318,15 +319,16 @@ def test_pretrained_without_a_checkpoint(tmp_path, capsys):
 def test_a_corrupt_newest_checkpoint_is_said_and_passed_over(
         tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(run, "--shots=1", "--eval_samples=3") == 0
+    flags = [*SHORT, "--meta_iters=5", "--eval_interval=3"]
+    assert main(run, *flags) == 0
     metrics = (run / "metrics.csv").read_bytes()
     checkpoints = Checkpoints(run / "checkpoints")
     want, _ = checkpoints.load(print)
     checkpoints.paths()[-1].write_bytes(b"gone")
     (run / "result.json").unlink()
-    assert main(run, "--shots=1", "--eval_samples=3") == 0
+    assert main(run, *flags) == 0
     output = capsys.readouterr().out
-    assert "corrupt" in output and "going on from meta-iteration 10" in output
+    assert "corrupt" in output and "going on from meta-iteration 3" in output
     got, _ = checkpoints.load(print)
     for name in want:
         np.testing.assert_array_equal(got[name], want[name])
@@ -334,8 +336,7 @@ def test_a_corrupt_newest_checkpoint_is_said_and_passed_over(
 
 
 def test_meta_iters_zero_evaluates_the_untrained_network(tmp_path):
-    assert main(tmp_path / "run", "--meta_iters=0", "--shots=1",
-                "--eval_samples=4", "--noexport") == 0
+    assert main(tmp_path / "run", *UNTRAINED, "--eval_samples=4") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["results"] == result["untrained"]
     assert not (tmp_path / "run" / "initialization").exists()
@@ -343,9 +344,9 @@ def test_meta_iters_zero_evaluates_the_untrained_network(tmp_path):
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(run, "--inner_optimizer=sgd", "--learning_rate=1e18",
-                "--eval_interval=1", "--meta_step=1e3", "--shots=1",
-                "--meta_iters=40") == 1
+    assert main(run, *SHORT, "--inner_optimizer=sgd",
+                "--learning_rate=1e18", "--eval_interval=1",
+                "--meta_step=1e3", "--meta_iters=40") == 1
     error = capsys.readouterr().err
     assert "NaN or infinity" in error and "is kept" in error
     arrays, _ = Checkpoints(run / "checkpoints").load(print)
@@ -360,21 +361,18 @@ def test_the_algorithms_share_the_command(tmp_path):
             "tail": ["--algorithm=fomaml", "--tail_shots=1"]}.items():
         run = tmp_path / name
         flags = flags or [f"--algorithm={name}"]
-        assert main(run, *flags, "--meta_iters=2", "--eval_interval=0",
-                    "--shots=1", "--transductive", "--eval_samples=2",
-                    "--noexport") == 0
+        assert main(run, *SHORT, *flags, "--eval_interval=0") == 0
         arrays, _ = Checkpoints(run / "checkpoints").load(print)
         phi[name] = arrays["phi/0"].tobytes()
     assert len(set(phi.values())) == 5
 
 
 def start(run_dir, *flags):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "tiny.py", f"--run_dir={run_dir}",
-         "--meta_iters=3000", "--eval_interval=150", "--num_threads=1",
-         "--shots=1", "--eval_samples=4000", "--task_order=parallel", *flags],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return Fork(
+        ROOT / "tests" / "tiny.py", f"--run_dir={run_dir}",
+        "--meta_iters=3000", "--eval_interval=150", "--num_threads=1",
+        "--shots=1", "--eval_samples=4000", "--task_order=parallel", *flags,
+        PYTHONPATH=str(ROOT))
 
 
 @pytest.mark.slow
@@ -382,8 +380,7 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path):
     """SIGKILL, SIGTERM, Ctrl-C in training and in the last evaluation."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     process = start(whole)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    assert process.wait() == 0, process.output()
 
     stops = [(signal.SIGKILL, -9, lambda: newest(run) >= 150),
              (signal.SIGTERM, 143, lambda: newest(run) >= 600),
@@ -395,15 +392,13 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path):
         wait_for(process, condition)
         time.sleep(0.05)
         process.send_signal(number)
-        output, _ = process.communicate()
-        assert process.returncode == status, output
+        assert process.wait() == status, process.output()
         assert not (run / "result.json").exists()
         if number != signal.SIGKILL:
-            assert "goes on from here" in output
+            assert "goes on from here" in process.output()
     process = start(run)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert re.search("going on from meta-iteration 3,000", output)
+    assert process.wait() == 0, process.output()
+    assert "going on from meta-iteration 3,000" in process.output()
 
     assert (run / "metrics.csv").read_bytes() == (
         whole / "metrics.csv").read_bytes()
@@ -423,5 +418,5 @@ def test_a_change_of_threads_is_warned_of(finished, capsys):
     meta["environment"]["num_threads"] = 99
     checkpoints.save(12, arrays, meta)
     assert main(folder, "--val_classes=4", "--pretrained", "--shots=1",
-                "--eval_samples=2") == 0
+                "--eval_samples=2", "--transductive") == 0
     assert "warning: num_threads was 99, now" in capsys.readouterr().out

@@ -1,14 +1,13 @@
 """The exported initialization, used by a process without this package."""
 
 import dataclasses
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ENGINES
+from forks import Fork
 
 from reptile_tf.datasets.few_shot import ImageConfig
 from reptile_tf.learning import adaptation, saved_learner
@@ -128,11 +127,9 @@ def used(trained, tmp_path_factory):
     trained.learner.save(folder / "initialization")
     given = examples()
     np.savez(folder / "given.npz", **given)
-    (folder / "user.py").write_text(USER)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "user.py", "initialization",
-         "given.npz", "got.npz"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    user = Fork("-c", USER, "initialization", "given.npz", "got.npz",
+                folder=folder)
+    assert user.wait() == 0, user.output()
     return given, dict(np.load(folder / "got.npz"))
 
 

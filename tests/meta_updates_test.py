@@ -18,6 +18,7 @@ from reptile_tf.learning.rules import REGISTRY, unweighted
 from reptile_tf.tasks import Batches
 
 ALPHA = 0.02
+TASKS = 2  # Of a meta-batch; in it are k mini-batches of 5, the last of 4.
 WEIGHTS = (0.5, 0.0, 0.0, -2.0)
 
 
@@ -318,28 +319,28 @@ def test_adam_maml_replaces_the_last_gradient(rng, beta1):
 
 
 def meta_batch(rng, dtype, k=3):
-    """Three tasks of k steps; unequal sizes everywhere."""
+    """TASKS tasks of k steps; unequal sizes everywhere."""
     def labels(*shape):
         return tf.constant(rng.integers(0, 3, shape), tf.int32)
 
     def images(*shape):
         return tf.constant(rng.normal(size=(*shape, 5, 6, 2)), dtype)
 
-    return Batches(images(3, k - 1, 5), labels(3, k - 1, 5), images(3, 4),
-                   labels(3, 4))
+    return Batches(images(TASKS, k - 1, 5), labels(TASKS, k - 1, 5),
+                   images(TASKS, 4), labels(TASKS, 4))
 
 
 def oracle(name, inner, phi, state, batches, order):
     """One task at a time, in a plain loop."""
     total, slots, carried = 0, [], None
-    for i in range(3):
+    for i in range(TASKS):
         task = Batches(*(a[i] for a in batches))
         start = carried or InnerState(
             *([x[i if order == "parallel" else 0] for x in moments]
               if isinstance(moments, list) else moments for moments in state))
         d, after = rule_of(name)(inner, phi, start, task)
-        total = [a / 3 for a in d] if i == 0 else [
-            a + b / 3 for a, b in zip(total, d, strict=True)]
+        total = [a / TASKS for a in d] if i == 0 else [
+            a + b / TASKS for a, b in zip(total, d, strict=True)]
         slots.append(after)
         carried = after if order == "sequential" else None
     kept = slots if order == "parallel" else slots[-1:]
@@ -362,7 +363,7 @@ def setting(name, order, engine, optimizer, dtype, recompute=False,
         else engine.unrolled_steps)
     phi = [tf.constant(w) for w in model.get_weights()[:3]
            + model.get_weights()[5:]]
-    slots = 3 if order == "parallel" else 1
+    slots = TASKS if order == "parallel" else 1
     state = InnerState(
         [tf.abs(tf.stack([p + i for i in range(slots)])) * 0.1 for p in phi]
         if optimizer == "adam" else [], tf.constant(11, tf.int64),
@@ -421,7 +422,7 @@ def test_contract(rng, name, order, engine):
     for a, b in zip([*got, *after.v], [*want, *want_after.v], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
     assert int(after.t) == int(want_after.t)
-    assert int(after.t) == 11 + 3 * (3 if order == "sequential" else 1)
+    assert int(after.t) == 11 + 3 * (TASKS if order == "sequential" else 1)
 
 
 @pytest.mark.parametrize("engine", [

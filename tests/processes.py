@@ -10,7 +10,7 @@ def wait_for(process, condition):
     deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, (
-            process.stdout.read())
+            process.output())
         time.sleep(0.005)
 
 

@@ -5,11 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from forks import ROOT, Fork
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -21,11 +20,11 @@ def examples(section: str) -> str:
     return "\n".join(blocks)
 
 
-def python(folder, *arguments, **environment):
+def python(folder, *arguments):
     clean = {k: v for k, v in os.environ.items()
              if k not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")}
     return subprocess.run([sys.executable, *arguments], cwd=folder, text=True,
-                          capture_output=True, env=clean | environment)
+                          capture_output=True, env=clean)
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +58,17 @@ def test_the_examples_of_the_initialization_run_without_this_package(demo):
         "\nserved = loaded.signatures['serving_default'](images=images)"
         "\nnp.testing.assert_allclose(logits, served['logits'], atol=1e-4)"
         "\nassert logits.shape == (7, 5) and predicted.shape == (3,)")
-    done = python(folder, "-c", program)
-    assert done.returncode == 0, done.stderr
+    user = Fork("-c", program, folder=folder)
+    assert user.wait() == 0, user.output()
 
 
 def test_the_library_example_runs_and_is_short(tmp_path):
     program = examples("Your own model and tasks")
     training = program.partition("meta_train(")[0]
     assert len([line for line in training.splitlines() if line.strip()]) <= 15
-    done = python(tmp_path, "-c", program, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stderr
-    mean, interval = map(float, done.stdout.split("±"))
+    user = Fork("-c", program, folder=tmp_path, PYTHONPATH=str(ROOT))
+    assert user.wait() == 0, user.output()
+    mean, interval = map(float, user.output().split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
     assert (tmp_path / "runs/own/model.keras").exists()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from reptile_tf import tasks
 from reptile_tf.datasets import few_shot, omniglot
+from reptile_tf.execution import engine
 
 NAME, FILLS_A_THREAD = "tiny", False
 CONFIG, table = omniglot.CONFIG, few_shot.table
@@ -43,5 +44,6 @@ def build_model(ways: int, seed: int) -> keras.Model:
 
 
 if __name__ == "__main__":
+    engine.CPU_TASKS_PER_CALL = 2  # As in conftest.py.
     from reptile_tf.runs import command_line as experiment
     sys.exit(experiment.main(sys.modules["__main__"], sys.argv))

@@ -1,0 +1,77 @@
+"""Python processes of their own, without the seconds of an import each.
+
+A server imports TensorFlow and Keras, runs nothing, and is forked for each
+process: that one chooses its threads, devices and environment as after any
+import. Nothing of this repository is imported there.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import weakref
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tensorflow", "keras"])
+
+
+class Fork:
+    """As `subprocess.Popen([sys.executable, *words])`.
+
+    Args:
+      words: a script, or "-c" and a program, and its arguments.
+      folder: to run in.
+      environment: variables that differ from this process's.
+    """
+
+    def __init__(self, *words, folder=".", **environment):
+        file, name = tempfile.mkstemp()
+        os.close(file)
+        self._output = Path(name)
+        weakref.finalize(self, self._output.unlink)
+        self._process = SERVER.Process(target=_run, args=(
+            [*map(str, words)], str(folder), {**os.environ, **environment},
+            str(self._output)))
+        self._process.start()
+        self.kill = self._process.kill
+
+    def poll(self):
+        """The exit status, None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, seconds=240):
+        """The exit status; TimeoutExpired if there is none by then."""
+        self._process.join(seconds)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("fork", seconds, self.output())
+        return self.poll()
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def output(self):
+        """What it wrote so far, errors too."""
+        return self._output.read_text()
+
+
+def _run(words, folder, environment, output):
+    """In the fork: as Python starts a script or a program."""
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(file, number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    ours = {str(ROOT), str(ROOT / "tests")}
+    path = [*environment.get("PYTHONPATH", "").split(os.pathsep),
+            *(p for p in sys.path if p not in ours)]
+    if words[0] == "-c":
+        sys.argv, sys.path[:] = ["-c", *words[2:]], ["", *path]
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv, sys.path[:] = words, [os.path.dirname(words[0]), *path]
+        runpy.run_path(words[0], run_name="__main__")
