@@ -25,6 +25,7 @@ demo: .venv/installed
 	@echo "What to run next, with $(BIN)/python:"
 	@echo "  the paper's Omniglot run    run_omniglot.py --flagfile=configs/omniglot_5way.cfg --run_dir=runs/o5"
 	@echo "  another algorithm           the same with --algorithm=fomaml, maml or joint"
+	@echo "  draw it yourself            -m reptile_tf.demo"
 	@echo "  the initialization          README.md, 'Use an initialization', on runs/demo/initialization"
 
 lint: .venv/installed

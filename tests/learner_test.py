@@ -82,6 +82,15 @@ def test_no_steps_leave_phi(rng):
     assert np.any(learner.adapt(x, y, batch=7).weights[0] != adapted.weights[0])
 
 
+def test_other_steps_and_sizes_are_no_new_graph(rng):
+    learner, (x, y) = classifier(), support(rng)
+    graphs = set()
+    for steps, size in ((4, 7), (3, 6), (2, 5), (0, 5), (9, 3)):
+        learner.adapt(x[:size], y[:size], steps)
+        graphs.add(learner._steps.experimental_get_tracing_count())
+    assert max(graphs) <= 2
+
+
 def test_scores_are_means_over_tasks_of_any_shape(rng):
     """Regression, with outputs [3, 2] for each example."""
     keras.utils.set_random_seed(2)

@@ -6,6 +6,7 @@ width.
 """
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,14 +17,24 @@ PEN_ANGLES = 6
 JITTER = 0.08
 
 
-def draw(
-    seed: int = 0, characters: int = CHARACTERS, drawings: int = DRAWINGS
-) -> np.ndarray:
-    """Draw `characters` classes; the same for the same seed.
+class Curves(NamedTuple):
+    """Drawings as the way of a pen.
 
-    Returns:
-      uint8 [characters, drawings, 28, 28], paper 255 and ink 0.
+    Attributes:
+      points: [characters, drawings, 4 strokes, 56, 2], x and y in pixels.
+      pen: its radius in pixels, [characters, drawings, 1, 1, 1].
+      used: [characters, 4], which of the strokes a character has.
     """
+
+    points: np.ndarray
+    pen: np.ndarray
+    used: np.ndarray
+
+
+def curves(
+    seed: int = 0, characters: int = CHARACTERS, drawings: int = DRAWINGS
+) -> Curves:
+    """The strokes of `characters` classes; the same for the same seed."""
     rng = np.random.default_rng(seed)
     strokes = rng.integers(1, MAX_STROKES + 1, characters)
     used = np.arange(MAX_STROKES) < strokes[:, None]
@@ -52,8 +63,20 @@ def draw(
     curve = (bernstein @ control.reshape(-1, CONTROL_POINTS, 2)).reshape(
         *shape, MAX_STROKES, CURVE_POINTS, 2)
     curve[..., 0] += slant * curve[..., 1]
-    curve = (curve * scale + shift) * (0.8 * SIZE) + SIZE / 2
+    return Curves((curve * scale + shift) * (0.8 * SIZE) + SIZE / 2, pen,
+                  used)
 
+
+def draw(
+    seed: int = 0, characters: int = CHARACTERS, drawings: int = DRAWINGS
+) -> np.ndarray:
+    """Draw `characters` classes; the same for the same seed.
+
+    Returns:
+      uint8 [characters, drawings, 28, 28], paper 255 and ink 0.
+    """
+    curve, pen, used = curves(seed, characters, drawings)
+    shape = (characters, drawings)
     angles = np.arange(PEN_ANGLES) * (2 * np.pi / PEN_ANGLES)
     nib = np.concatenate([
         [[0.0, 0.0]], np.stack([np.cos(angles), np.sin(angles)], -1)])

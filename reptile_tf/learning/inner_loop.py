@@ -114,7 +114,9 @@ class InnerLoop:
         """carry <- body(carry, *(x[i] for x in elements)) for i in 0..k-1."""
         steps = elements[0].shape[0]
         # XLA cannot compile a loop over no mini-batches, which k = 1 has.
-        if steps <= self.unrolled_steps:
+        if steps is None:
+            steps = tf.shape(elements[0])[0]
+        elif steps <= self.unrolled_steps:
             for i in range(steps):
                 carry = body(carry, *(x[i] for x in elements))
             return carry

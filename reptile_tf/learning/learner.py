@@ -155,14 +155,14 @@ class Learner:
             self._plain = saved_learner.inner_loop_of(self)
         inputs, targets = examples_with_targets(
             self._plain, inputs, targets, "support inputs", "support targets")
-        weights, state = self._steps(config, self.weights, self.state, inputs,
-                                     targets)
+        # The mini-batches are an argument: another k is no new graph.
+        weights, state = self._steps(
+            self.weights, self.state, inputs, targets,
+            config.positions(tf.shape(inputs)[0]))
         return Adapted(self._plain, self._score, weights, state, inputs)
 
-    def _steps_in_graph(self, config, weights, state, inputs, targets):
-        return self._plain.adapt_to(
-            weights, state, inputs, targets,
-            config.positions(tf.shape(inputs)[0]))
+    def _steps_in_graph(self, *task):
+        return self._plain.adapt_to(*task)
 
     def _score_in_graph(self, weights, support, queries, transductive):
         return score_logits(self._plain, weights, support, queries,

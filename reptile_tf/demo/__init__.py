@@ -1,0 +1,1 @@
+"""The authors' interactive demonstration: draw, and see it learn."""
