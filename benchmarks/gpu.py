@@ -1,15 +1,16 @@
 """What a sitting at a GPU needs, in one command of at most 8 minutes.
 
     python benchmarks/gpu.py --out=DIR [--only=NAME,NAME] [--seconds=450]
-        [--peer_python=python3]
+        [--notests] [--peer_python=python3]
 
 Each measurement is a process of its own: all of them trace and compile side by
 side, and when all are ready each is timed alone, one after the other, under a
-lock. What one has found is in DIR/NAME.json at once, so that a sitting that is
-cut off leaves what it had; DIR/table.txt is the whole. Peers (peers/) run
-last, with the interpreter that has JAX and PyTorch. Random images, the
-hyper-parameters of configs/, TF32 off unless the name says so. On a CPU the
-same runs with less work a call.
+lock. Beside them run the tests marked `gpu`, to DIR/tests.txt. What one has
+found is in DIR/NAME.json at once, so that a sitting that is cut off leaves what
+it had; DIR/table.txt is the whole. Peers (peers/) run last, with the
+interpreter that has JAX and PyTorch. Random images, the hyper-parameters of
+configs/, TF32 off unless the name says so. On a CPU the same runs with less
+work a call.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -215,6 +217,19 @@ def measure(name: str, out: Path, others: int, deadline: float) -> None:
         ready.touch()
 
 
+def run_tests(out: Path, end: float) -> str:
+    """The last line of the tests that must hold on a GPU."""
+    with open(out / "tests.txt", "w") as log:
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "-m", "gpu"],
+                cwd=HERE.parent, stdout=log, stderr=subprocess.STDOUT,
+                timeout=max(end - time.time(), 1))
+        except subprocess.TimeoutExpired:
+            log.write("\nnot done in time\n")
+    return (out / "tests.txt").read_text().strip().splitlines()[-1]
+
+
 def peers(python: str, out: Path, end: float) -> list[str]:
     """Lines of the peers' figures, while there is time."""
     lines = []
@@ -260,6 +275,8 @@ def main() -> None:
                         help="after which whatever is left is stopped")
     parser.add_argument("--peer_python", default="",
                         help="interpreter with JAX and PyTorch; none: no peers")
+    parser.add_argument("--notests", action="store_true",
+                        help="measure only")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -280,7 +297,9 @@ def main() -> None:
     start = time.time()
     # Half for tracing and compiling, then those that are ready are timed.
     end, deadline = start + args.seconds, start + args.seconds / 2
-    workers = []
+    workers, tests = [], None
+    if not args.notests:
+        tests = ThreadPoolExecutor(1).submit(run_tests, args.out, deadline)
     for name in names:
         env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", XLA_FLAGS=" ".join(
             [os.environ.get("XLA_FLAGS", ""),
@@ -296,6 +315,8 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
     lines = table(names, args.out)
+    if tests:
+        lines.append(f"tests marked gpu: {tests.result()}")
     if args.peer_python:
         lines += peers(args.peer_python, args.out, end)
     (args.out / "table.txt").write_text("\n".join(lines) + "\n")

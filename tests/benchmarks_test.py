@@ -1,6 +1,8 @@
 """The benchmark runs and counts the work right; no timings are judged."""
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -181,3 +183,21 @@ def test_a_mark_that_is_not_read_is_noticed(benchmarks, tmp_path,
                         lambda self, rows: self.data.images[rows * 0])
     with pytest.raises(SystemExit, match="first and last image"):
         larger_than_memory.measure(tmp_path, 1e6, 20, ["--image_size=12"])
+
+
+@pytest.mark.slow
+def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
+    """Each kind of measurement once, written as soon as it is there."""
+    names = "omniglot,omniglot-evaluation,omniglot-fomaml-agreement"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--notests",
+         f"--out={tmp_path}", f"--only={names}", "--seconds=400"],
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text())
+             for name in names.split(",")}
+    assert found["omniglot"]["ms"] > 0
+    assert found["omniglot-evaluation"]["tasks_per_second"] > 0
+    assert found["omniglot-fomaml-agreement"]["relative_l2"] < 1e-5
+    assert found["omniglot-fomaml-agreement"]["repeats"]
+    assert (tmp_path / "table.txt").read_text() == done.stdout

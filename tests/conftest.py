@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from reptile_tf import quiet_tensorflow  # noqa: F401  (before anything imports TensorFlow)
-from reptile_tf.execution import engine
+from reptile_tf.execution import devices, engine
 from reptile_tf.execution.engine import Engine
 
+devices.prepare_gpus()
 # Each task of a compiled call is a sub-graph to trace: here, on the CPU, that
 # is most of what a run of a few small tasks costs.
 engine.CPU_TASKS_PER_CALL = 2

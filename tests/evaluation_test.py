@@ -122,6 +122,7 @@ def test_scores_count_every_query_of_every_task():
             score.ci95, 1.96 * np.std(correct, ddof=1) / np.sqrt(5))
 
 
+@pytest.mark.gpu
 def test_one_trace_serves_many_tasks():
     evaluator, phi, state = setting()
     for number in (2, 3, 7):

@@ -36,8 +36,10 @@ ENGINES = {
     "XLA, side by side": Engine(True, True, "sliced"),
     "XLA, one each": Engine(False, True, "compiled"),
 }
-EACH = [(n, e, r) for n in NETWORKS for e in ENGINES for r in REGISTRY]
-
+# A GPU's choice, marked so, is the one of XLA with the tasks side by side.
+EACH = [pytest.param(n, e, r, marks=(
+            [pytest.mark.gpu] if e == "XLA, side by side" else []))
+        for n in NETWORKS for e in ENGINES for r in REGISTRY]
 
 
 @functools.cache

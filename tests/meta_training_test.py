@@ -143,6 +143,7 @@ def test_without_momentum_nothing_of_it_is_saved():
     assert names == {"phi", "v", "t", "outer"}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("outer, beta1", [
     ("sgd", 0.0), ("adam", 0.0), ("sgd", 0.9)])
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
@@ -206,6 +207,7 @@ def run_all(pause=0, **arguments):
     return trainer, [*trainer.train(sampler(), pause)]
 
 
+@pytest.mark.gpu
 def test_iterations_per_call_and_pauses_do_not_change_what_is_trained():
     one, stops = run_all()
     assert stops == [*range(1, 12)]
