@@ -23,6 +23,11 @@ ENGINES = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--drills", type=int, default=30,
+                     help="stops at random moments, in each slow drill")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)

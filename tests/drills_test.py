@@ -1,0 +1,135 @@
+"""Processes stopped at random moments, and the same command again.
+
+`pytest -m slow tests/drills_test.py --drills=1000` does more of them.
+"""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from forks import ROOT, Fork
+from PIL import Image
+
+from reptile_tf.records.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.slow
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PREPARE = """
+import sys
+from reptile_tf.datasets import mini_imagenet as dataset
+from reptile_tf.configuration.flags import parse
+config = parse(
+    ["x", f"--data_dir={sys.argv[1]}", f"--cache_dir={sys.argv[2]}",
+     "--classes=2", "--shots=1", "--train_shots=2", "--image_size=40",
+     "--allow_partial"], dataset.CONFIG, dataset.DEFAULTS)
+print(dataset.load(config).describe())
+"""
+EXPORT = """
+import sys
+from reptile_tf import quiet_tensorflow
+import keras
+from reptile_tf import Learner
+keras.utils.set_random_seed(1)
+Learner(keras.Sequential([keras.Input([4]), keras.layers.Dense(
+    3, kernel_initializer="ones")])).save(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def drills(request):
+    return request.config.getoption("--drills")
+
+
+def stopped_at_random(start, number, seconds):
+    """`start()`ed and stopped `number` times, then left to its end.
+
+    Args:
+      start: begins the process.
+      number: of stops; one that comes after the end does not count, and
+        there are at most three times as many.
+      seconds: that a process takes, about.
+    """
+    rng, stops = np.random.default_rng(), 0
+    for _ in range(3 * number):
+        process = start()
+        time.sleep(rng.uniform(0, seconds))
+        if process.poll() is None:
+            process.send_signal(int(rng.choice(SIGNALS)))
+            stops += 1
+        # The default of a signal, or a script's quiet end; 1 of Ctrl-C in a
+        # program without ours.
+        assert process.wait() in (0, 1, -9, -15, 130, 143), process.output()
+        if stops == number:
+            break
+    process = start()
+    assert process.wait() == 0, process.output()
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def timed(process):
+    begun = time.monotonic()
+    assert process.wait() == 0, process.output()
+    return time.monotonic() - begun
+
+
+def test_training(tmp_path, drills):
+    def start(folder):
+        return Fork(
+            ROOT / "tests" / "tiny.py", f"--run_dir={folder}",
+            f"--meta_iters={200 * drills}", "--eval_interval=40", "--shots=1",
+            "--num_threads=1", "--eval_samples=40", PYTHONPATH=str(ROOT))
+
+    seconds = timed(start(tmp_path / "whole"))
+    stopped_at_random(lambda: start(tmp_path / "run"), drills,
+                      max(seconds / 4, 5))
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for name in ("metrics.csv", "flags.cfg"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    a, b = (Checkpoints(r / "checkpoints").load(print) for r in (run, whole))
+    for name in b[0]:
+        np.testing.assert_array_equal(a[0][name], b[0][name])
+    assert a[1]["sampler"] == b[1]["sampler"]
+    left, want = ({path.name for path in folder.rglob("*")
+                   if "tfevents" not in path.name} for folder in (run, whole))
+    assert left == want
+
+
+def test_preparing_images(tmp_path, drills):
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", 3), ("val", 2), ("test", 2)):
+        for name in range(classes):
+            folder = tmp_path / "images" / split / f"{split}{name}"
+            folder.mkdir(parents=True)
+            for i in range(60):
+                Image.fromarray(rng.integers(
+                    0, 256, (300, 400, 3)).astype(np.uint8)).save(
+                        folder / f"{i}.jpg")
+
+    def start(cache):
+        return Fork("-c", PREPARE, tmp_path / "images", cache,
+                    PYTHONPATH=str(ROOT))
+
+    seconds = timed(start(tmp_path / "whole"))
+    stopped_at_random(lambda: start(tmp_path / "cache"), drills,
+                      1.2 * seconds)
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+def test_writing_the_export(tmp_path, drills):
+    def start(folder):
+        return Fork("-c", EXPORT, folder, PYTHONPATH=str(ROOT))
+
+    seconds = timed(start(tmp_path / "whole"))
+    stopped_at_random(lambda: start(tmp_path / "run"), drills, 1.2 * seconds)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"whole", "run"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()}
+    for part in ("variables/variables.index", "learner.json"):
+        assert (tmp_path / "run" / part).read_bytes() == (
+            tmp_path / "whole" / part).read_bytes()
