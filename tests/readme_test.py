@@ -22,10 +22,11 @@ PYTHON = ".venv/bin/python"
 SHORT = (
     "--meta_iters=1 --meta_batch=1 --inner_iters=1 --train_shots=2 "
     "--inner_batch=2 --shots=1 --eval_batch=5 --transductive --eval_iters=1 "
-    "--eval_samples=2 --eval_interval=0 --eval_interval_samples=2 --noexport"
+    "--eval_samples=2 --eval_interval=0 --eval_interval_samples=2 --noexport "
+    "--eval_splits=test"
 ).split()
 DEMO = ("--meta_iters=2 --meta_batch=1 --inner_iters=1 --shots=1 "
-        "--transductive --eval_samples=8 --eval_interval=0 "
+        "--transductive --eval_iters=5 --eval_samples=8 --eval_interval=0 "
         "--eval_interval_samples=8").split()
 # What each other Python command is shortened by, by its first words.
 SHORTENED = {
