@@ -35,6 +35,6 @@ def test_the_notebook_runs_and_adapts():
                                           re.M)[1])
                           for name in ("untrained", "meta-trained"))
     assert trained > untrained + 5
-    errors = [float(re.search(rf"^{name}: ([\d.]+)", text, re.M)[1])
+    errors = [float(re.search(rf"^{name}: .* ([\d.]+) over", text, re.M)[1])
               for name in ("random initialization", "Reptile")]
-    assert errors[1] < errors[0] / 4
+    assert errors[1] < errors[0] / 3
