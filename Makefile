@@ -1,5 +1,6 @@
 # make demo: from nothing to an exported initialization, on built-in glyphs.
 # make test: the test suite. Both make .venv first.
+# make docs: the documentation as a site, site/index.html.
 PYTHON ?= python3
 BIN = .venv/bin
 # Test processes: one for each core, and 1.5 GB of memory each.
@@ -8,7 +9,7 @@ TESTERS = -n auto --maxprocesses=4 --dist=worksteal
 DATA = ../shared/data
 export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
 
-.PHONY: demo lint test slow clean
+.PHONY: demo docs flags lint test slow clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -34,10 +35,28 @@ lint: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -q $(TESTERS)
 
-slow: .venv/installed
+slow: .venv/installed .venv/notebook
 	$(BIN)/python -m pytest -q $(TESTERS) -m slow
+
+# What runs the tutorial.
+.venv/notebook: requirements-notebook.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-notebook.txt
+	touch $@
+
+# The builder reads the code and does not import it: it needs no TensorFlow.
+.venv-docs/installed: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+# docs/flags.md, after a flag has changed.
+flags: .venv/installed
+	$(BIN)/python docs/tooling/flags_page.py
 
 # Runs other than the demo's are kept.
 clean:
-	rm -rf .venv runs/demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs site runs/demo build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

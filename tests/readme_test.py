@@ -1,47 +1,163 @@
-"""The README's commands and examples, run as they stand there."""
+"""The commands and examples of README.md, run as they stand there.
+
+What takes long is shortened by flags at the end of the command.
+"""
 
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from forks import ROOT, Fork
+from PIL import Image
 
+ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PYTHON = ".venv/bin/python"
+SHORT = (
+    "--meta_iters=1 --meta_batch=1 --inner_iters=1 --train_shots=2 "
+    "--inner_batch=2 --shots=1 --eval_batch=5 --transductive --eval_iters=1 "
+    "--eval_samples=2 --eval_interval=0 --eval_interval_samples=2 --noexport "
+    "--eval_splits=test"
+).split()
+DEMO = ("--meta_iters=2 --meta_batch=1 --inner_iters=1 --shots=1 "
+        "--transductive --eval_iters=5 --eval_samples=8 --eval_interval=0 "
+        "--eval_interval_samples=8").split()
+# What each other Python command is shortened by, by its first words.
+SHORTENED = {
+    "run_omniglot.py --flagfile=configs/omniglot_5way.cfg --run_dir=runs/o5":
+        [*SHORT, "--data=synthetic"],
+    "run_miniimagenet.py --data_dir=DIR": [
+        *SHORT, "--allow_partial", "--image_size=20"],
+    "run_miniimagenet.py --data_dir=photos": [*SHORT, "--image_size=20"],
+    "-m pytest": ["--version"]}
+# TensorFlow is imported once; each job is a fork of that process.
+FORKS = """
+import json, os, runpy, sys, traceback
+import tensorflow
+for name, (kind, *rest) in json.loads(sys.argv[1]).items():
+    if child := os.fork():
+        open(f"{name}.status", "w").write(str(os.waitpid(child, 0)[1]))
+        continue
+    os.dup2(os.open(f"{name}.out", os.O_CREAT | os.O_WRONLY), 1)
+    os.dup2(os.open(f"{name}.err", os.O_CREAT | os.O_WRONLY), 2)
+    sys.argv = ["-c", *rest[1:]] if kind == "code" else rest
+    if kind == "code":
+        exec(compile(rest[0], name, "exec"), {"__name__": "__main__"})
+    elif kind == "module":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(rest[0], run_name="__main__")
+    sys.stdout.flush()
+    break
+"""
+WITHOUT_THE_PACKAGE = """
+import sys
+assert not any(m.startswith('reptile_tf') for m in sys.modules)
+served = loaded.signatures['serving_default'](images=images)
+np.testing.assert_allclose(logits, served['logits'], atol=1e-4)
+assert logits.shape == (7, 5) and predicted.shape == (3,)
+"""
 
 
-def examples(section: str) -> str:
+def blocks(text: str, language: str) -> list[str]:
+    """The contents of the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command of the shell blocks."""
+    found = []
+    for block in blocks(text, "sh"):
+        words = iter(block.replace("\\\n", "").splitlines())
+        for line in words:
+            while line.count("'") % 2:
+                line += "\n" + next(words)
+            found += filter(None, [shlex.split(line, comments=True)])
+    return found
+
+
+def examples(path: str, section: str) -> str:
     """All Python blocks of a section, as one program."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    assert blocks
-    return "\n".join(blocks)
+    text = (ROOT / path).read_text().split(f"\n## {section}\n")[1]
+    found = blocks(text.split("\n## ")[0], "python")
+    assert found
+    return "\n".join(found)
 
 
-def python(folder, *arguments):
-    clean = {k: v for k, v in os.environ.items()
-             if k not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, text=True,
-                          capture_output=True, env=clean)
+def python_commands() -> list[list[str]]:
+    """What README.md gives to the interpreter."""
+    return [words[1:] for words in commands(README) if words[0] == PYTHON]
+
+
+def clean_environment(folder) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items()
+            if k not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")} | {
+                "XDG_CACHE_HOME": str(folder / "cache")}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """A folder with runs/demo: the real script, with shrunken flags."""
-    folder = tmp_path_factory.mktemp("demo")
-    done = python(
-        folder, str(ROOT / "run_omniglot.py"),
-        f"--flagfile={ROOT}/configs/omniglot_5way.cfg", "--data=synthetic",
-        "--meta_iters=2", "--meta_batch=1", "--inner_iters=1", "--shots=1",
-        "--transductive", "--eval_samples=8", "--eval_interval=0",
-        "--eval_interval_samples=8", "--run_dir=runs/demo")
+def clone(tmp_path_factory):
+    """A folder with what the commands name, and photographs."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("configs", "reptile_tf", *(
+            p.name for p in ROOT.glob("run_*.py"))):
+        (folder / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+    for home, shape in (("DIR", (20, 20, 3)), ("photos", (30, 24, 3))):
+        for i, split in enumerate(("train", "val", "test") * 5):
+            label = folder / home / split / f"class{i}"
+            label.mkdir(parents=True)
+            for j in range(3):
+                Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(
+                    label / f"{j}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(clone):
+    """The folder with runs/demo, and what the command printed."""
+    command, = (c for c in python_commands() if c[-1].endswith("runs/demo"))
+    done = subprocess.run(
+        [sys.executable, *command, *DEMO], cwd=clone, text=True,
+        capture_output=True, env=clean_environment(clone))
     assert done.returncode == 0, done.stderr
-    return folder, done
+    return clone, done
 
 
-def test_the_script_runs_on_the_built_in_glyphs(demo):
+@pytest.fixture(scope="module")
+def forks(demo):
+    """(status, stdout, stderr) of each example and each other command."""
+    folder, _ = demo
+    jobs = {
+        "initialization": ["code", examples(
+            "README.md", "Use an initialization") + "".join(
+                "\n" + examples("docs/exports.md", section)
+                for section in ("serving_default", "model.keras"))
+            + WITHOUT_THE_PACKAGE],
+        "own": ["code", examples("README.md", "Your own model and tasks")
+                + examples("docs/own-models.md", "A loop of your own")]}
+    for start, more in SHORTENED.items():
+        command, = (c for c in python_commands()
+                    if " ".join(c).startswith(start))
+        module = command[0] == "-m"
+        jobs[" ".join(command).replace("/", "|")[:60]] = [
+            "module" if module else "script", *command[module:], *more]
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, json.dumps(jobs)], cwd=folder, text=True,
+        capture_output=True, env=clean_environment(folder))
+    assert done.returncode == 0, done.stderr
+    return {name: tuple(
+        (folder / f"{name}.{kind}").read_text()
+        for kind in ("status", "out", "err")) for name in jobs}
+
+
+def test_the_demo_runs_on_the_built_in_glyphs(demo):
     folder, done = demo
     assert "built-in glyphs" in done.stdout and done.stderr == ""
     result = json.loads((folder / "runs/demo/result.json").read_text())
@@ -50,50 +166,43 @@ def test_the_script_runs_on_the_built_in_glyphs(demo):
         ("test", 8), ("train", 8)}
 
 
-def test_the_examples_of_the_initialization_run_without_this_package(demo):
-    folder, _ = demo
-    program = examples("Use an initialization") + (
-        "\nimport sys"
-        "\nassert not any(m.startswith('reptile_tf') for m in sys.modules)"
-        "\nserved = loaded.signatures['serving_default'](images=images)"
-        "\nnp.testing.assert_allclose(logits, served['logits'], atol=1e-4)"
-        "\nassert logits.shape == (7, 5) and predicted.shape == (3,)")
-    user = Fork("-c", program, folder=folder)
-    assert user.wait() == 0, user.output()
+def test_the_examples_of_the_initialization_run_without_this_package(forks):
+    status, _, stderr = forks["initialization"]
+    assert status == "0", stderr
 
 
-def test_the_library_example_runs_and_is_short(tmp_path):
-    program = examples("Your own model and tasks")
-    training = program.partition("meta_train(")[0]
+def test_the_library_example_runs_and_is_short(demo, forks):
+    training = examples("README.md", "Your own model and tasks").partition(
+        "meta_train(")[0]
     assert len([line for line in training.splitlines() if line.strip()]) <= 15
-    user = Fork("-c", program, folder=tmp_path, PYTHONPATH=str(ROOT))
-    assert user.wait() == 0, user.output()
-    mean, interval = map(float, user.output().split("±"))
+    status, stdout, stderr = forks["own"]
+    assert status == "0", stderr
+    mean, interval = map(float, stdout.split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
-    assert (tmp_path / "runs/own/model.keras").exists()
+    assert (demo[0] / "runs/own/model.keras").exists()
 
 
-def test_no_two_commands_train_different_runs_in_one_folder():
-    """Typed one after the other, none finds another's run in its folder."""
-    commands = re.findall(
-        r"^    (?:\S*/)?python (run_\w+\.py|-m reptile_tf\.experiments\.\w+)"
-        r"([^#\n]*)", README.replace("\\\n", ""), re.M)
-    runs = {}
-    for program, rest in commands:
-        # The sweeps of figure 4 share what they have in common.
-        arguments = {a for a in rest.split() if not a.startswith("--sweep=")}
-        files = [ROOT / name for name in re.findall(r"--flagfile=(\S+)", rest)]
-        given = " ".join([*(file.read_text() for file in files), rest])
-        folder = (re.findall(r"--run_dir=(\S+)", rest)
-                  or [program, *re.findall(r"--algorithm=(\S+)", given)[-1:],
-                      *re.findall("--compare", rest)])
-        if "--help" not in arguments:
-            runs.setdefault(tuple(folder), set()).add(
-                frozenset({program, *arguments}))
-    assert len(runs) > 20
-    assert {f: r for f, r in runs.items() if len(r) > 1} == {}
+def test_every_other_command_runs(demo, forks):
+    for name, (status, _, stderr) in forks.items():
+        assert status == "0", (name, stderr)
+    trained = {p.parent.name: json.loads(p.read_text())
+               for p in (demo[0] / "runs").glob("*/result.json")}
+    assert {name: (r["dataset"], r["meta_iters"]) for name, r in
+            trained.items()} == {
+        "demo": ("omniglot", 2), "o5": ("omniglot", 1),
+        "m5": ("miniimagenet", 1), "photos": ("miniimagenet", 1)}
+    assert len(python_commands()) == len(SHORTENED) + 1
 
 
-def test_the_flagfiles_that_are_named_exist():
-    names = set(re.findall(r"configs/\w+\.cfg", README))
-    assert names and all((ROOT / name).exists() for name in names)
+def test_what_is_not_python_is_what_make_does():
+    """make, and what its rule for .venv does, but for pip's silence."""
+    make = shutil.which("make")
+    done = subprocess.run(
+        [make, "-n", "-B", "demo", "test", "PYTHON=python3"], cwd=ROOT,
+        text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    done = done.stdout.replace("--quiet --disable-pip-version-check ", "")
+    others = [" ".join(words) for words in commands(README)
+              if words[0] != PYTHON]
+    assert others[:2] == ["make demo", "make test"] and len(others) == 4
+    assert all(line in done.splitlines() for line in others[2:])

@@ -68,8 +68,10 @@ class EvaluationTasks(NamedTuple):
         """T tasks whose support sets are cut into mini-batches at random.
 
         Args:
-          support_inputs, support_targets: [T, S, ...].
-          query_inputs, query_targets: [T, Q, ...].
+          support_inputs: [T, S, ...].
+          support_targets: [T, S, ...].
+          query_inputs: [T, Q, ...].
+          query_targets: [T, Q, ...].
           steps: k, inner steps.
           batch: B.
           replacement: see `TaskConfig`.
