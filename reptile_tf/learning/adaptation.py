@@ -39,17 +39,21 @@ class AdaptConfig:
 
     def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
         """The mini-batches [steps, B] of a support set of this size."""
+        return stateless_schedule(num_examples, self.batch_of(num_examples),
+                                  self.steps, self.replacement)
+
+    def batch_of(self, num_examples: tf.Tensor) -> tf.Tensor:
+        """B for a support set of this size."""
         batch = tf.constant(self.batch)
         for size, smaller in sorted(self.smaller, reverse=True):
             batch = tf.where(num_examples <= size, smaller, batch)
-        return stateless_schedule(num_examples, batch, self.steps,
-                                  self.replacement)
+        return batch
 
 
 def stateless_schedule(
     num_examples: tf.Tensor,
     batch: tf.Tensor,
-    num_batches: int,
+    num_batches: int | tf.Tensor,
     replacement: bool,
 ) -> tf.Tensor:
     """Positions [num_batches, batch] by the rule of `tasks.mini_batches`.
