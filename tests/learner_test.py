@@ -86,8 +86,9 @@ def test_other_steps_and_sizes_are_no_new_graph(rng):
     learner, (x, y) = classifier(), support(rng)
     graphs = set()
     for steps, size in ((4, 7), (3, 6), (2, 5), (0, 5), (9, 3)):
-        learner.adapt(x[:size], y[:size], steps)
-        graphs.add(learner._steps.experimental_get_tracing_count())
+        learner.adapt(x[:size], y[:size], steps, batch=size - 2)
+        graphs |= {f.experimental_get_tracing_count()
+                   for f in (learner._positions, learner._steps)}
     assert max(graphs) <= 2
 
 

@@ -13,6 +13,8 @@ from reptile_tf.demo.classifier import Classifier
 from reptile_tf.demo.waves import Waves
 from reptile_tf.errors import InputError
 
+MARGIN = 0.05  # Of an example's drawings.
+
 
 class Answers:
     """Without state: each request says all that its answer depends on.
@@ -71,11 +73,9 @@ class Answers:
             for name in ("drawings", "queries"))
         seed = requests.whole(body, "seed", 1, requests.LARGEST_SEED)
         drawn = glyphs.curves(seed, classes, shots + number)
-        strokes = np.clip(drawn.points / glyphs.SIZE, 0, 1).round(3)
-        all_drawings = [[
-            [stroke.ravel().tolist() for stroke in one[used]]
-            for one in of_class]
-            for of_class, used in zip(strokes, drawn.used, strict=True)]
+        all_drawings = [
+            [_on_paper(one[used] / glyphs.SIZE) for one in of_class]
+            for of_class, used in zip(drawn.points, drawn.used, strict=True)]
         asked = np.random.default_rng(seed).integers(classes, size=number)
         return {"support": [d[:shots] for d in all_drawings],
                 "queries": [all_drawings[c][shots + i]
@@ -86,6 +86,15 @@ class Answers:
         return {"curves": self.waves.curves(
             requests.points(body),
             requests.whole(body, "steps", 0, requests.MOST_SINE_STEPS))}
+
+
+def _on_paper(points: np.ndarray) -> list[list[float]]:
+    """Strokes [n, 56, 2], moved where they would leave the paper."""
+    low, high = points.min((0, 1)), points.max((0, 1))
+    moved = points + np.maximum(MARGIN - low, 0) - np.maximum(
+        high - 1 + MARGIN, 0)
+    return [stroke.ravel().tolist()
+            for stroke in np.clip(moved, 0, 1).round(3)]
 
 
 def _picture(strokes: drawing.Strokes) -> np.ndarray:

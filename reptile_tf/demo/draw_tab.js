@@ -13,7 +13,7 @@ export function startDrawTab(about) {
     input.value = name;
     const pads = pads_of(`Class ${label + 1}, drawing`);
     const element = make("div", { class: "class" }, input,
-      ...pads.map((pad) => pad.element));
+      make("div", { class: "pads" }, ...pads.map((pad) => pad.element)));
     element.style.setProperty("--colour", COLOURS[label]);
     input.addEventListener("input", () => showNames());
     byId("support").append(element);
@@ -52,6 +52,8 @@ export function startDrawTab(about) {
 
   const count = (id) => Number(byId(id).value);
   const shownClasses = () => classes.slice(0, count("classes"));
+  const allPads = () => [...classes.flatMap((one) => one.pads),
+    ...queries.map((query) => query.pad)];
   const shownQueries = () => queries.slice(0, count("queries"));
 
   function showNames() {
@@ -93,9 +95,7 @@ export function startDrawTab(about) {
 
   function show({ pictures, probabilities }, { support, asked, start }) {
     const time = Math.round(performance.now() - start);
-    const blank = [...classes.flatMap((one) => one.pads),
-      ...queries.map((query) => query.pad)];
-    for (const pad of blank) if (!pad.strokes.length) pad.show();
+    for (const pad of allPads()) if (!pad.strokes.length) pad.show();
     support.forEach((pads, label) => pads.forEach((pad, i) => {
       pad.show(pictures.support[label][i]);
     }));
@@ -124,13 +124,14 @@ export function startDrawTab(about) {
       queries: count("queries"), seed: 1 + Math.floor(Math.random() * 1e9) });
     if (!answer) return;
     shownClasses().forEach((one, label) =>
-      answer.support[label].forEach((strokes, i) => one.pads[i].set(strokes)));
-    shownQueries().forEach((query, i) => query.pad.set(answer.queries[i]));
+      answer.support[label].forEach((strokes, i) => one.pads[i].load(strokes)));
+    shownQueries().forEach((query, i) => query.pad.load(answer.queries[i]));
+    update();
   }
 
   function clearAll() {
-    for (const one of classes) for (const pad of one.pads) pad.set([]);
-    for (const query of queries) query.pad.set([]);
+    for (const pad of allPads()) pad.load([]);
+    update();
   }
 
   byId("example").addEventListener("click", example);

@@ -113,10 +113,15 @@ export class DrawingPad {
   }
 
   set(strokes) {
+    this.load(strokes);
+    this.changed();
+  }
+
+  // Of several pads at once, none of which tells of it.
+  load(strokes) {
     this.strokes = strokes;
     this.cursor = null;
     this.paint();
-    this.changed();
   }
 
   paint() {

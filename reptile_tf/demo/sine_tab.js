@@ -21,7 +21,9 @@ export async function startSineTab(about) {
     svg.append(
       part("line", { class: "axis", x1: 0, x2: WIDTH, y1: toY(0), y2: toY(0) }),
       part("line", { class: "axis", x1: toX(0), x2: toX(0), y1: 0, y2: HEIGHT }),
-      part("polyline", { class: "before", points: path(y) }));
+      part("polyline", { class: "before", points: path(y) }),
+      mark(left, 4, toY(0) - 5), mark(right, WIDTH - 4, toY(0) - 5, "end"),
+      mark(5, toX(0) + 5, toY(5) + 4), mark(-5, toX(0) + 5, toY(-5) + 4));
     const moving = part("g", {});
     svg.append(moving);
     svg.addEventListener("click", (event) => click(svg, event));
@@ -114,6 +116,13 @@ export async function startSineTab(about) {
     add(Number(byId("x").value), Number(byId("y").value));
   });
   update();
+}
+
+// A number beside an axis.
+function mark(value, x, y, anchor = "start") {
+  const text = part("text", { x, y, "text-anchor": anchor });
+  text.textContent = value;
+  return text;
 }
 
 function part(tag, attributes) {

@@ -40,11 +40,15 @@ class AdaptConfig:
 
     def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
         """The mini-batches [steps, B] of a support set of this size."""
+        return stateless_schedule(num_examples, self.batch_of(num_examples),
+                                  self.steps, self.replacement)
+
+    def batch_of(self, num_examples: tf.Tensor) -> tf.Tensor:
+        """B for a support set of this size."""
         batch = tf.constant(self.batch)
         for size, smaller in sorted(self.smaller, reverse=True):
             batch = tf.where(num_examples <= size, smaller, batch)
-        return stateless_schedule(num_examples, batch, self.steps,
-                                  self.replacement)
+        return batch
 
 
 def shuffling_keys(number: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
@@ -66,7 +70,7 @@ def shuffling_keys(number: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
 def stateless_schedule(
     num_examples: tf.Tensor,
     batch: tf.Tensor,
-    num_batches: int,
+    num_batches: int | tf.Tensor,
     replacement: bool,
 ) -> tf.Tensor:
     """Positions [num_batches, batch] by the rule of `tasks.mini_batches`.

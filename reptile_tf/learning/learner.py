@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from reptile_tf.execution.engine import Engine, choose
 from reptile_tf.learning import saved_learner
-from reptile_tf.learning.adaptation import AdaptConfig
+from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
 from reptile_tf.learning.evaluation import (
     Evaluator,
     Score,
@@ -104,9 +104,10 @@ class Learner:
                     for w in self.clone.trainable_variables]
         self.state = self.inner_loop.initial_state()
         self._plain: InnerLoop | None = None
-        self._steps, self._score = (
+        self._positions, self._steps, self._score = (
             tf.function(fn, autograph=False, reduce_retracing=True)
-            for fn in (self._steps_in_graph, self._score_in_graph))
+            for fn in (stateless_schedule, self._steps_in_graph,
+                       self._score_in_graph))
         self._evaluators: dict[bool, Evaluator] = {}
 
     def new_inner_loop(self, second_order: bool = False,
@@ -155,10 +156,12 @@ class Learner:
             self._plain = saved_learner.inner_loop_of(self)
         inputs, targets = examples_with_targets(
             self._plain, inputs, targets, "support inputs", "support targets")
-        # The mini-batches are an argument: another k is no new graph.
+        # k and B are arguments: other ones are no new graph.
+        number = tf.shape(inputs)[0]
         weights, state = self._steps(
-            self.weights, self.state, inputs, targets,
-            config.positions(tf.shape(inputs)[0]))
+            self.weights, self.state, inputs, targets, self._positions(
+                number, config.batch_of(number), tf.constant(config.steps),
+                config.replacement))
         return Adapted(self._plain, self._score, weights, state, inputs)
 
     def _steps_in_graph(self, *task):
