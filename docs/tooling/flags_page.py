@@ -31,8 +31,8 @@ GROUPS = {
         "eval_interval_samples", "eval_splits", "transductive"),
     "The run": ("run_dir", "resume", "pretrained", "export"),
     "The machine": (
-        "num_threads", "jit_compile", "mixed_bfloat16",
-        "recompute_gradients", "distribution"),
+        "num_threads", "jit_compile", "mixed_bfloat16", "tf32",
+        "deterministic", "recompute_gradients", "distribution"),
     "Omniglot's data": ("data", "data_dir", "val_classes"),
     "Mini-ImageNet, and your own images": (
         "data_dir", "allow_partial", "image_size", "channels",
