@@ -10,7 +10,7 @@ from conftest import ENGINES
 from forks import Fork
 
 from reptile_tf.datasets.few_shot import ImageConfig
-from reptile_tf.learning import adaptation, saved_learner
+from reptile_tf.learning import adaptation, initialization
 from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_training import MetaTrainer
@@ -117,7 +117,7 @@ def examples():
 @pytest.fixture(scope="module")
 def module(trained):
     """What the SavedModel is made of, traced once for all tests."""
-    return saved_learner.Initialization(trained.learner)
+    return initialization.Initialization(trained.learner)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_momentum_is_exported(rng):
     x = rng.random((2, 2, 4, *SIZE)).astype("float32")
     trainer.train_step(Batches.from_steps(x, rng.integers(0, WAYS, (2, 2, 4))))
     learner = trainer.learner
-    module = saved_learner.Initialization(learner)
+    module = initialization.Initialization(learner)
     support, labels, queries = x[0, 0], np.array([0, 1, 2, 1]), x[1, 0]
     order = config.adaptation.positions(tf.constant(4)).numpy()
     task = EvaluationTasks(
@@ -226,7 +226,7 @@ def test_labels_that_do_not_fit_are_refused(module, labels, message):
 
 def test_any_integer_type(used):
     _, got = used
-    for name in saved_learner.INTEGER_TYPES:
+    for name in initialization.INTEGER_TYPES:
         np.testing.assert_allclose(got[name], got["0True"], rtol=1e-6)
         np.testing.assert_allclose(got["signature" + name], got["0True"],
                                    rtol=1e-6)

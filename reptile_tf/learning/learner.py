@@ -22,6 +22,7 @@ from reptile_tf.learning.examples import (
     require_inputs,
     require_targets,
 )
+from reptile_tf.learning.initialization import inner_loop_of
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
@@ -153,7 +154,7 @@ class Learner:
                 config.batch if batch is None else batch, config.replacement,
                 config.smaller if batch is None else ())
         if self._plain is None:
-            self._plain = saved_learner.inner_loop_of(self)
+            self._plain = inner_loop_of(self)
         inputs, targets = examples_with_targets(
             self._plain, inputs, targets, "support inputs", "support targets")
         # k and B are arguments: other ones are no new graph.
