@@ -190,7 +190,7 @@ def test_a_flag_that_is_not_set_differs_too(tmp_path, capsys):
         make(tmp_path / name, mini_imagenet, images(shots_1t=0.5), **more)
     with open(make(tmp_path / "2", mini_imagenet, images(shots_1t=0.5))
               / "flags.cfg", "a") as file:
-        file.write("\n--tf32")
+        file.write("\n--of_tomorrow")
     found, _ = records(capsys, tmp_path)
     assert {key[1] for key in found} == {"", "resize_filter=area", "tf32"}
 
@@ -289,7 +289,7 @@ def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
         "seed", "data_dir", "cache_dir", "device_images", "export",
         "num_threads", "eval_interval", "eval_interval_samples",
         "eval_splits", "compare", "jit_compile", "recompute_gradients",
-        "task_order",
+        "task_order", "deterministic",
         # Which cells there are.
         "shots", "transductive",
         # Another table, or no number of the paper's.
@@ -311,10 +311,10 @@ def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
 def test_a_flag_that_this_code_does_not_know_is_marked(tmp_path, capsys):
     run = make(tmp_path / "run", omniglot, images(10_000, shots_1t=0.5))
     with open(run / "flags.cfg", "a") as file:
-        file.write("\n--tf32")
+        file.write("\n--of_tomorrow")
     found, _ = records(capsys, run)
     assert [r["unlike_paper"] for r in found.values()] == [
-        ["tf32 (paper: unset)"]]
+        ["of_tomorrow (paper: unset)"]]
 
 
 FLAGFILES = sorted((ROOT / "configs").glob("*[0-9]way*.cfg"))

@@ -129,7 +129,7 @@ def test_the_picture_is_that_of_the_drawing_as_an_omniglot_file():
     file = io.BytesIO()
     ink = drawing.ink(strokes(CROSS))
     Image.fromarray(~ink).convert("1").save(file, "PNG")
-    want = drawings.decode(file.getvalue(), "here") / 255
+    want = drawings.decode(file.getvalue(), "here")[0] / 255
     got = drawing.picture(strokes(CROSS))
     assert got.shape == (28, 28, 1) and got.dtype == np.float32
     np.testing.assert_array_equal(got[..., 0], want)

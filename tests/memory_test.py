@@ -117,7 +117,7 @@ def test_what_helps_is_named(monkeypatch, more, remedies):
 
 def test_the_tail_and_the_support_set_count():
     """5 ways: a tail of 15 is 75; 16 of 31 is half of 5-shot's scored 26."""
-    engine, model = Engine(True, True, "stock"), two_by_two()
+    engine, model = Engine(True, True, "compiled"), two_by_two()
     maml = ["--algorithm=maml", "--inner_iters=3", "--meta_batch=1"]
     plain, tail = (required_memory.training(
         model, configuration(*maml, *more), engine).tensors
@@ -131,7 +131,7 @@ def test_the_tail_and_the_support_set_count():
 
 def test_evaluation_takes_as_many_tasks_as_fit(monkeypatch):
     model, config = two_by_two(), configuration("--pretrained", "--run_dir=x")
-    engine = Engine(True, True, tasks_per_call=8)
+    engine = Engine(True, True, "sliced", tasks_per_call=8)
     for fits in (8, 7, 3, 1):
         there = sum(required_memory.evaluation(model, config, engine, fits))
         monkeypatch.setattr(memory, "available", lambda there=there: there)

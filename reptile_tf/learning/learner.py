@@ -236,8 +236,7 @@ def examples(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
 
 
 def examples_with_targets(
-    inner: InnerLoop, inputs: Any, targets: Any, name: str,
-    targets_name: str
+    inner: InnerLoop, inputs: Any, targets: Any, name: str, targets_name: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Inputs and their targets, checked and as tensors."""
     model = inner.model
