@@ -21,6 +21,10 @@ ENGINES = {
     "xla-unrolled": Engine(False, True, "compiled"),
     "xla-vectorized": Engine(True, True, "sliced"),
 }
+# A run chooses the first and the last by itself; the others are slow tests.
+EACH_ENGINE = [
+    pytest.param(name, marks=[] if name in ("graph-unrolled", "xla-vectorized")
+                 else [pytest.mark.slow]) for name in ENGINES]
 
 
 def pytest_addoption(parser):

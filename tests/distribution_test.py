@@ -113,6 +113,7 @@ def test_two_workers_train_as_one_process(runs):
             (runs[1] / name).read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_another_number_of_workers(
         runs, tmp_path, capsys):
     run = tmp_path / "run"
@@ -220,6 +221,7 @@ except NonFiniteError:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(runs, tmp_path):
     output = end(script("-c", TWO_DEVICES, tmp_path, *FLAGS), 0)
     assert "mirrored, 2 replicas" in output

@@ -135,6 +135,7 @@ def check(network, engine, name, names):
     assert error < CLOSE, error
 
 
+@pytest.mark.slow
 def test_maml_through_poolings_under_xla():
     """Whose own pooling is off by 2e-2 here."""
     check("mini_imagenet", "XLA, one each", "maml", ("maml",))

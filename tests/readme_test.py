@@ -166,11 +166,13 @@ def test_the_demo_runs_on_the_built_in_glyphs(demo):
         ("test", 8), ("train", 8)}
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_initialization_run_without_this_package(forks):
     status, _, stderr = forks["initialization"]
     assert status == "0", stderr
 
 
+@pytest.mark.slow
 def test_the_library_example_runs_and_is_short(demo, forks):
     training = examples("README.md", "Your own model and tasks").partition(
         "meta_train(")[0]
@@ -182,6 +184,7 @@ def test_the_library_example_runs_and_is_short(demo, forks):
     assert (demo[0] / "runs/own/model.keras").exists()
 
 
+@pytest.mark.slow
 def test_every_other_command_runs(demo, forks):
     for name, (status, _, stderr) in forks.items():
         assert status == "0", (name, stderr)

@@ -135,6 +135,7 @@ def test_figure_4c_has_full_batches(tmp_path, figures):
     assert axes.get_xscale() == "log"
 
 
+@pytest.mark.slow
 def test_momentum_with_two_seeds(tmp_path, figures):
     assert run(momentum, tmp_path, "--seed=3,1", "--shots=5",
                "--eval_batch=5", "--meta_batch=2") == 0
