@@ -175,6 +175,15 @@ def test_non_transductive_queries_do_not_see_each_other():
                                atol=1e-6)
 
 
+def test_a_query_without_an_output_spoils_no_other():
+    evaluator, phi, _ = setting()
+    queries = images()[[10, 20, 30]]
+    queries[1] = np.nan
+    got = score_logits(evaluator.inner, phi, tf.constant(images()[:6]),
+                       tf.constant(queries), False).numpy()
+    np.testing.assert_array_equal(np.isfinite(got).all(-1), [True, False, True])
+
+
 def test_interval_by_hand():
     assert mean_and_ci95([0.5]) == (0.5, None)
     mean, ci95 = mean_and_ci95([0.2, 0.4, 0.9])

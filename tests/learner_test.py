@@ -114,6 +114,12 @@ def test_scores_are_means_over_tasks_of_any_shape(rng):
         1.96 * np.std(losses, ddof=1) / np.sqrt(11), rel=1e-4)
 
 
+def test_a_model_that_cannot_be_cloned_is_refused_first():
+    model = keras.Sequential([keras.layers.Conv2D(2, 3)])
+    with pytest.raises(InputError, match="keras.Input"):
+        Learner(model)
+
+
 def test_cut_tasks_cycle_through_the_support_set(rng):
     x, y = rng.random((2, 3, 4)), np.tile([0, 1, 2], (2, 1))
     tasks = EvaluationTasks.cut(x, y, x[:, :1], y[:, :1], steps=5, batch=2)
@@ -171,9 +177,9 @@ def own_loss(targets, outputs):
 
 
 def test_a_loss_of_ones_own_is_given_again(rng, tmp_path):
-    learner = Learner(network(), loss=own_loss)
+    learner = Learner(network(), InnerConfig(np.float32(0.5)), own_loss)
     learner.save(tmp_path / "initialization")
-    with pytest.raises(InputError, match="'own_loss' of your own: give it"):
+    with pytest.raises(InputError, match="of your own, 'own own_loss': give"):
         Learner.load(tmp_path / "initialization")
     again = Learner.load(tmp_path / "initialization", own_loss)
     x, y = rng.random((4, 4)), rng.random((4, 3))
@@ -226,6 +232,17 @@ def test_maml_by_hand_is_the_rules_gradient(rng, inner):
     assert int(after.t) == 35
     for want, got in zip(stepped, displacement, strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-6)
+
+
+def test_a_frozen_layer_does_not_tie_adapt_to_a_graph(rng):
+    """Asked for first while a function is traced, and then outside of it."""
+    model = network()
+    model.layers[0].trainable = False
+    learner, (x, y) = Learner(model, adaptation=ADAPTATION), support(rng)
+    inside = tf.function(lambda x, y: learner.adapt(x, y).weights,
+                         autograph=False)(tf.constant(x), tf.constant(y))
+    for a, b in zip(inside, learner.adapt(x, y).weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_rule_in_a_function_of_ones_own(rng):

@@ -248,6 +248,19 @@ def test_nan_is_an_error():
         trainer.train_step(draw(2))
 
 
+def test_maml_of_one_mini_batch_is_refused():
+    with pytest.raises(InputError, match="maml takes 2 mini-batches or more"):
+        trainer_of(algorithm="maml").train_step(sampler(k=1)(2))
+
+
+def test_a_bad_batch_is_refused_again():
+    trainer, batches = trainer_of(), sampler()(2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="targets"):
+            trainer.train_step(batches._replace(
+                targets=batches.targets[..., 0]))
+
+
 def test_a_sampler_of_too_few_tasks_is_refused():
     with pytest.raises(InputError, match="3 tasks, meta_batch is 2"):
         trainer_of().train_step(sampler()(3))

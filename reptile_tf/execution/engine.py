@@ -16,6 +16,7 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 from reptile_tf.networks import CONVOLUTIONS, FOR_XLA, operations
 from reptile_tf.networks.layers import MAX_SLICED_POSITIONS, built_shape
+from reptile_tf.networks.refusals import check_clonable
 
 JIT_COMPILE = ("auto", "on", "off")
 CPU_TASKS_PER_CALL, GPU_TASKS_PER_CALL = 8, 256
@@ -112,8 +113,10 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
         for networks without convolutions, where all layers support it.
 
     Raises:
-      InputError: "on", and a layer that XLA does not compile.
+      InputError: a model that cannot be cloned; or "on", and a layer that
+        XLA does not compile.
     """
+    check_clonable(model)  # The layers of others have no shapes to look at.
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     without = [layer.name for layer in model._flatten_layers()
                if not layer.supports_jit]

@@ -45,7 +45,7 @@ class AdaptConfig:
 
     def batch_of(self, num_examples: tf.Tensor) -> tf.Tensor:
         """B for a support set of this size."""
-        batch = tf.constant(self.batch)
+        batch = tf.constant(self.batch, tf.int32)
         for size, smaller in sorted(self.smaller, reverse=True):
             batch = tf.where(num_examples <= size, smaller, batch)
         return batch

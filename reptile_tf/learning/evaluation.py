@@ -103,9 +103,8 @@ def score_logits(
     def body(i, outputs):
         batch = tf.concat([support, queries[i][None]], 0)
         row = inner.outputs(weights, batch)[-1]
-        place = tf.cast(tf.range(number) == i, row.dtype)
-        place = tf.reshape(place, [-1, *[1] * len(output)])
-        return i + 1, outputs + place * row[None]
+        place = tf.reshape(tf.range(number) == i, [-1, *[1] * len(output)])
+        return i + 1, tf.where(place, row[None], outputs)
 
     zeros = tf.zeros([number, *output], weights[0].dtype)
     return tf.while_loop(

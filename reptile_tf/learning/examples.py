@@ -4,6 +4,7 @@ Shapes that do not fit often broadcast, and labels out of range give a loss
 of 0: training would go on, on something else than what was meant.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -11,10 +12,32 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 
 # Examples of the trial batch that a loss is asked for: of no other dimension.
 TRIAL = 7919
+
+
+def checked_inputs(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
+    """Inputs [S, ...] of the network, checked and of its type."""
+    require_inputs(model, inputs, name)
+    require_finite(inputs, name)
+    return tf.cast(inputs, model.inputs[0].dtype)
+
+
+def checked_examples(inner: InnerLoop, inputs: Any, targets: Any, name: str,
+                     targets_name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Inputs [S, ...] and their targets, checked and as tensors."""
+    model = inner.model
+    inputs = checked_inputs(model, inputs, name)
+    targets = tf.convert_to_tensor(targets)
+    targets = tf.cast(targets, tf.int64 if targets.dtype.is_integer
+                      else model.trainable_variables[0].dtype)
+    require_targets(model, inner.loss_of_examples, targets, targets_name,
+                    (inputs.shape[0],))
+    require_finite(targets, targets_name)
+    return inputs, targets
 
 
 def require_inputs(model: keras.Model, inputs: Any, name: str = "inputs"
@@ -111,17 +134,23 @@ def _require_comparable(model, loss, own, dtype, name) -> None:
     message = (f"{name} are {dtype.name} of shape {_text(own)} each, and the "
                f"network's outputs {of_outputs} of shape {_text(output)}: ")
     try:
-        losses = tf.function(loss, autograph=False).get_concrete_function(
-            tf.TensorSpec([TRIAL, *own], dtype),
-            tf.TensorSpec([TRIAL, *output], of_outputs)).output_shapes
+        losses = _shape_of_losses(loss, own, dtype, output, of_outputs)
     except (ValueError, TypeError, tf.errors.OpError) as e:
-        raise InputError(message + str(e).strip().splitlines()[-1]) from e
+        raise InputError(message + (str(e) or repr(e)).strip()
+                         .splitlines()[-1]) from e
     if losses.rank == 0 or list(losses).count(TRIAL) != 1 or (
             losses[0] != TRIAL):
         raise InputError(
             message + f"the loss compares {TRIAL} of them to shape "
             f"{_text(losses)}, and must give one or more losses for each. "
             "Give targets of the outputs' shape")
+
+
+@functools.lru_cache(64)
+def _shape_of_losses(loss, own, dtype, output, of_outputs) -> tf.TensorShape:
+    return tf.function(loss, autograph=False).get_concrete_function(
+        tf.TensorSpec([TRIAL, *own], dtype),
+        tf.TensorSpec([TRIAL, *output], of_outputs)).output_shapes
 
 
 def _values(array: Any) -> np.ndarray | None:

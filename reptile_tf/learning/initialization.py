@@ -24,7 +24,7 @@ def inner_loop_of(learner, convolutions: str = "stock") -> InnerLoop:
     # It may be asked for first while a function of the caller's is traced.
     with tf.init_scope():
         clone = inner_clone(learner.model, convolutions)
-    return InnerLoop(clone, learner.inner, learner.loss)
+        return InnerLoop(clone, learner.inner, learner.loss)
 
 
 class Initialization(tf.Module):

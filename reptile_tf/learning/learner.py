@@ -18,6 +18,8 @@ from reptile_tf.learning.evaluation import (
     score_logits,
 )
 from reptile_tf.learning.examples import (
+    checked_examples,
+    checked_inputs,
     require_finite,
     require_inputs,
     require_targets,
@@ -56,7 +58,7 @@ class Adapted:
         Raises:
           InputError: queries that the network does not take.
         """
-        queries = examples(self._inner.model, queries, "queries")
+        queries = checked_inputs(self._inner.model, queries, "queries")
         return self._score(self.weights, self._support, queries, transductive)
 
     def loss(self, inputs: Any, targets: Any) -> tf.Tensor:
@@ -65,7 +67,7 @@ class Adapted:
         With a GradientTape around `Learner.adapt` and this, its gradient by
         `Learner.phi` is MAML's (eq. 17 to 21).
         """
-        inputs, targets = examples_with_targets(
+        inputs, targets = checked_examples(
             self._inner, inputs, targets, "inputs", "targets")
         return self._inner.loss(self.weights, inputs, targets)
 
@@ -155,14 +157,14 @@ class Learner:
                 config.smaller if batch is None else ())
         if self._plain is None:
             self._plain = inner_loop_of(self)
-        inputs, targets = examples_with_targets(
+        inputs, targets = checked_examples(
             self._plain, inputs, targets, "support inputs", "support targets")
         # k and B are arguments: other ones are no new graph.
         number = tf.shape(inputs)[0]
         weights, state = self._steps(
             self.weights, self.state, inputs, targets, self._positions(
-                number, config.batch_of(number), tf.constant(config.steps),
-                config.replacement))
+                number, config.batch_of(number),
+                tf.constant(config.steps, tf.int32), config.replacement))
         return Adapted(self._plain, self._score, weights, state, inputs)
 
     def _steps_in_graph(self, *task):
@@ -226,25 +228,3 @@ class Learner:
         learner = cls(model, saved.inner, saved.loss, saved.adaptation)
         learner.state = saved.state
         return learner
-
-
-def examples(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
-    """Inputs of the network, checked and of its type."""
-    require_inputs(model, inputs, name)
-    require_finite(inputs, name)
-    return tf.cast(inputs, model.inputs[0].dtype)
-
-
-def examples_with_targets(
-    inner: InnerLoop, inputs: Any, targets: Any, name: str, targets_name: str
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Inputs and their targets, checked and as tensors."""
-    model = inner.model
-    inputs, targets = examples(model, inputs, name), tf.convert_to_tensor(
-        targets)
-    targets = tf.cast(targets, tf.int64 if targets.dtype.is_integer
-                      else model.trainable_variables[0].dtype)
-    require_targets(model, inner.loss_of_examples, targets, targets_name,
-                    (inputs.shape[0],))
-    require_finite(targets, targets_name)
-    return inputs, targets

@@ -156,10 +156,15 @@ class MetaTrainer:
 
     def _check(self, batches: Batches) -> None:
         """Raise InputError unless the network and the loss take these."""
-        learner, self._checked = self._learner, True
+        learner, update = self._learner, REGISTRY[self.meta.algorithm]
+        steps = np.shape(batches.targets)[1] + 1
+        if steps < update.min_iters:
+            raise InputError(
+                f"{self.meta.algorithm} takes {update.min_iters} mini-batches "
+                f"or more of a task, and the sampler gave {steps}")
         for last in ("", "last_"):
             inputs = getattr(batches, f"{last}inputs")
-            if 0 in np.shape(inputs):  # One inner step has the last alone.
+            if not last and steps == 1:  # The last mini-batch is alone.
                 continue
             if self.lookup is tf.identity:
                 require_inputs(learner.model, inputs, f"{last}inputs")
@@ -167,6 +172,7 @@ class MetaTrainer:
                 learner.model, learner.loss,
                 getattr(batches, f"{last}targets"), f"{last}targets",
                 tuple(np.shape(inputs)[:2 if last else 3]))
+        self._checked = True
 
     def train(self, sampler: Sampler, pause: int = 0) -> Iterator[int]:
         """Run to meta_iters; yields the iterations done, after each call.

@@ -42,14 +42,16 @@ def save(learner, directory: Path) -> None:
         "adapt_and_predict": module.adapt_and_predict.get_concrete_function(
             *module.adaptation_signature()),
     }
+    settings = json.dumps({
+        "loss": _name_of(learner.loss),
+        "inner": dataclasses.asdict(learner.inner),
+        "adaptation": dataclasses.asdict(learner.adaptation)},
+        indent=1, default=lambda number: number.item())  # NumPy's.
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     tf.saved_model.save(module, str(temporary), signatures)
     _stock(learner).save(temporary / KERAS_FILE)
-    (temporary / SETTINGS).write_text(json.dumps({
-        "loss": learner.loss.__name__,
-        "inner": dataclasses.asdict(learner.inner),
-        "adaptation": dataclasses.asdict(learner.adaptation)}, indent=1))
+    (temporary / SETTINGS).write_text(settings)
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
 
@@ -57,10 +59,17 @@ def save(learner, directory: Path) -> None:
 def _require_replaceable(directory: Path) -> None:
     """Raise InputError where replacing a folder would lose other files."""
     if directory.is_dir() and any(directory.iterdir()) and not (
-            directory / "saved_model.pb").exists() or directory.is_file():
+            directory / KERAS_FILE).exists() or directory.is_file():
         raise InputError(
             f"{directory} is there, and no saved initialization: name a "
             "folder that is new, empty, or an initialization to replace")
+
+
+def _name_of(loss: Loss) -> str:
+    """Of one of LOSSES its name there; of one's own a name for people."""
+    if loss in LOSSES.values():
+        return loss.__name__
+    return f"own {getattr(loss, '__name__', type(loss).__name__)}"
 
 
 def _stock(learner) -> keras.Model:
@@ -105,8 +114,8 @@ def load(directory: Path, loss: Loss | None = None
     name = settings["loss"]
     loss = loss or LOSSES.get(name)
     if loss is None:
-        raise InputError(f"{directory} was saved with the loss {name!r} of "
-                         "your own: give it, Learner.load(directory, loss)")
+        raise InputError(f"{directory} was saved with a loss of your own, "
+                         f"{name!r}: give it, Learner.load(directory, loss)")
     adaptation = settings["adaptation"]
     adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
     return keras.models.load_model(directory / KERAS_FILE), Saved(

@@ -45,7 +45,8 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by side;
         "gathered" is for the CPU, "compiled" and "sliced" for XLA. "plain"
         is "stock" without a gradient of our own, which a SavedModel would
-        not keep. But in "sliced" and "plain" batch normalization is fused.
+        not keep. Except in "sliced" and "plain", batch normalization is
+        fused.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
