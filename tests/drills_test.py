@@ -9,22 +9,11 @@ import time
 import numpy as np
 import pytest
 from forks import ROOT, Fork
-from PIL import Image
 
 from reptile_tf.records.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PREPARE = """
-import sys
-from reptile_tf.datasets import mini_imagenet as dataset
-from reptile_tf.configuration.flags import parse
-config = parse(
-    ["x", f"--data_dir={sys.argv[1]}", f"--cache_dir={sys.argv[2]}",
-     "--classes=2", "--shots=1", "--train_shots=2", "--image_size=40",
-     "--allow_partial"], dataset.CONFIG, dataset.DEFAULTS)
-print(dataset.load(config).describe())
-"""
 EXPORT = """
 import sys
 from reptile_tf import quiet_tensorflow
@@ -66,11 +55,6 @@ def stopped_at_random(start, number, seconds):
     assert process.wait() == 0, process.output()
 
 
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def timed(process):
     begun = time.monotonic()
     assert process.wait() == 0, process.output()
@@ -94,30 +78,6 @@ def test_training(tmp_path, drills):
     for name in b[0]:
         np.testing.assert_array_equal(a[0][name], b[0][name])
     assert a[1]["sampler"] == b[1]["sampler"]
-    left, want = ({path.name for path in folder.rglob("*")
-                   if "tfevents" not in path.name} for folder in (run, whole))
-    assert left == want
-
-
-def test_preparing_images(tmp_path, drills):
-    rng = np.random.default_rng(0)
-    for split, classes in (("train", 3), ("val", 2), ("test", 2)):
-        for name in range(classes):
-            folder = tmp_path / "images" / split / f"{split}{name}"
-            folder.mkdir(parents=True)
-            for i in range(60):
-                Image.fromarray(rng.integers(
-                    0, 256, (300, 400, 3)).astype(np.uint8)).save(
-                        folder / f"{i}.jpg")
-
-    def start(cache):
-        return Fork("-c", PREPARE, tmp_path / "images", cache,
-                    PYTHONPATH=str(ROOT))
-
-    seconds = timed(start(tmp_path / "whole"))
-    stopped_at_random(lambda: start(tmp_path / "cache"), drills,
-                      1.2 * seconds)
-    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
 
 
 def test_writing_the_export(tmp_path, drills):

@@ -161,8 +161,6 @@ CASES = {
     "omniglot, MAML, k=25, twice run": ("omniglot", [
         "--algorithm=maml", "--inner_iters=25", "--meta_batch=2",
         "--recompute_gradients"]),
-    "omniglot, Reptile, XLA": ("omniglot", [
-        "--jit_compile=on", "--inner_batch=50"]),
     "Mini-ImageNet, Reptile": ("miniimagenet", [])}
 PROGRAM = f"""
 import os, sys
@@ -189,7 +187,7 @@ for name, (dataset, flags) in {CASES}.items():
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # Peaks are counted from here.
     trainer.train_step(batches)
-    print(name, sum(training(model, config, trainer.engine)),
+    print(name, sum(training(model, config, trainer.learner.engine)),
           status("VmHWM") - before, sep="; ", flush=True)
     os._exit(0)
 """
