@@ -55,6 +55,18 @@ POOLINGS = {
 }
 
 
+def assert_same_derivatives(model, clone, x, rng, jit, least, atol):
+    """The compiled clone's and the stock model's, none of them all small."""
+    weight = rng.normal(size=model(x).shape).astype("float32")
+    directions = rng.normal(size=(2, *x.shape)).astype("float32")
+    compiled = tf.function(derivatives, jit_compile=jit)
+    for want, got in zip(derivatives(model, x, weight, *directions),
+                         compiled(clone, x, weight, *directions),
+                         strict=True):
+        assert np.abs(want).max() > least
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=atol)
+
+
 @pytest.mark.parametrize("name", POOLINGS)
 def test_every_pooling_that_chooses_is_exact_under_xla(rng, name):
     """Against TensorFlow's own kernels, without XLA; values are apart."""
@@ -64,14 +76,8 @@ def test_every_pooling_that_chooses_is_exact_under_xla(rng, name):
     assert type(clone.layers[0]) in SLICED_POOLINGS
     x = tf.constant(rng.permutation(2 * int(np.prod(shape))).reshape(
         2, *shape) / 50, tf.float32)
-    weight = rng.normal(size=model(x).shape).astype("float32")
-    directions = rng.normal(size=(2, *x.shape)).astype("float32")
-    compiled = tf.function(derivatives, jit_compile=True)
-    for want, got in zip(derivatives(model, x, weight, *directions),
-                         compiled(clone, x, weight, *directions),
-                         strict=True):
-        assert np.abs(want).max() > 0.1
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert_same_derivatives(model, clone, x, rng, True, least=0.1,
+                            atol=1e-5)
 
 
 @pytest.mark.parametrize("kind, jit", [
@@ -85,14 +91,8 @@ def test_equals_the_stock_layer_to_third_order(rng, kind, jit, size, window,
     model, clone = pair(kind, size, window, padding)
     assert type(clone.layers[0]) is KINDS[kind]
     x = tf.constant(rng.integers(-1, 2, (4, *size, 3)), tf.float32)
-    weight = rng.normal(size=model(x).shape).astype("float32")
-    directions = rng.normal(size=(2, *x.shape)).astype("float32")
-    compiled = tf.function(derivatives, jit_compile=jit)
-    for want, got in zip(derivatives(model, x, weight, *directions),
-                         compiled(clone, x, weight, *directions),
-                         strict=True):
-        assert np.abs(want).max() > 0.5
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert_same_derivatives(model, clone, x, rng, jit, least=0.5,
+                            atol=1e-6)
 
 
 def test_windows_that_overlap_are_gathered_by_the_stock_layer():

@@ -40,8 +40,7 @@ def checked_examples(inner: InnerLoop, inputs: Any, targets: Any, name: str,
     return inputs, targets
 
 
-def require_inputs(model: keras.Model, inputs: Any, name: str = "inputs"
-                   ) -> None:
+def require_inputs(model: keras.Model, inputs: Any, name: str) -> None:
     """Raise InputError unless inputs are [..., examples of the network].
 
     Args:
@@ -64,9 +63,9 @@ def require_inputs(model: keras.Model, inputs: Any, name: str = "inputs"
         raise InputError(f"{name} are empty, {_text(shape)}: give at least "
                          "one example")
 
-def require_targets(model: keras.Model, loss: Loss, targets: Any,
-                    name: str = "targets", lead: tuple[int, ...] | None = None
-                    ) -> None:
+
+def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
+                    lead: tuple[int | None, ...]) -> None:
     """Raise InputError unless the loss compares each target with its output.
 
     Args:
@@ -75,13 +74,12 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any,
       targets: an array or a tensor [*lead, ...]; the range of labels is
         looked at if it is not symbolic.
       name: of the targets, for the message.
-      lead: the dimensions before a target's own; None means [examples].
+      lead: the inputs' dimensions before an example's own.
     """
     output = tuple(model.outputs[0].shape[1:])
     shape = np.shape(targets) if not tf.is_tensor(targets) else targets.shape
-    axes = 1 if lead is None else len(lead)
-    if lead is not None and not tf.TensorShape(
-            shape[:axes]).is_compatible_with(lead):
+    axes = len(lead)
+    if not tf.TensorShape(shape[:axes]).is_compatible_with(lead):
         raise InputError(
             f"{name} have shape {_text(shape)}, and there are "
             f"{_text(lead)} inputs: give one target for each example")
