@@ -16,7 +16,7 @@ from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.learning.rules import unweighted
 from reptile_tf.reporting import plotting
 from reptile_tf.runs import run as single
-from reptile_tf.runs.building import trainer_of
+from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.many_runs import PlannedRun, run_all
 from reptile_tf.runs.resuming import restore
@@ -105,8 +105,8 @@ def column_of(opened: Experiment, result: dict[str, Any],
               trained: bool = True) -> Column:
     """The column of a run, or of the network it started from."""
     c, source = opened.config, opened.source
-    learner = (opened.trainer if trained else trainer_of(
-        source, c, source.network())).learner
+    learner = (opened.trainer.learner if trained
+               else learner_of(source, c, source.network()))
     before, after = (
         x.numpy()[..., 0] for x in evaluator.outputs(
             learner.weights, learner.state, shown))

@@ -231,5 +231,6 @@ def meta_train(
     trainer = MetaTrainer(Learner(model, inner, loss), meta)
     for _ in trainer.train(sampler):
         pass
-    trainer.learner.assign_to(model)
-    return trainer.learner
+    learner = trainer.learner
+    learner.assign_to(model)
+    return learner

@@ -11,14 +11,19 @@ from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_training import MetaTrainer
 
 
+def learner_of(source: TaskSource, config: Config, model: keras.Model,
+               engine: engines.Engine | None = None) -> Learner:
+    """An untrained learner of a run, which chooses its engine."""
+    return Learner(model, config.inner, source.loss, config.adaptation,
+                   engine or engines.choose(model, config.jit_compile))
+
+
 def trainer_of(source: TaskSource, config: Config, model: keras.Model,
                replicas: Replicas | None = None,
                engine: engines.Engine | None = None) -> MetaTrainer:
-    """The trainer of a run, at its start; a run chooses its engine."""
-    learner = Learner(model, config.inner, source.loss, config.adaptation,
-                      engine or engines.choose(model, config.jit_compile))
+    """The trainer of a run, at its start."""
     return MetaTrainer(
-        learner, config.meta, source.lookup,
+        learner_of(source, config, model, engine), config.meta, source.lookup,
         iterations_per_call=source.iterations_per_call, replicas=replicas)
 
 

@@ -54,12 +54,13 @@ class Experiment:
                     engines.choose(self.model, config.jit_compile),
                     self.replicas.number,
                     lambda tasks: -self.replicas.maximum(-tasks)[0]))
-        self.evaluator = building.evaluator_of(
-            self.source, config, self.trainer.learner, self.replicas)
+        learner = self.trainer.learner
+        self.evaluator = building.evaluator_of(self.source, config, learner,
+                                               self.replicas)
         self.rng = generator(config.seed, TRAINING_STREAM)
         self.sampler = self.source.sampler(self.rng)
         self.fingerprint = self.source.fingerprint()
-        log.info("engine: %s", self.trainer.learner.engine)
+        log.info("engine: %s", learner.engine)
 
     def say_compiling(self, what: str) -> None:
         """Before the first call of a function, which is silent for long."""

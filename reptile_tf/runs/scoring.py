@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from reptile_tf.learning.learner import Learner
 from reptile_tf.records.provenance import commit
+from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
 from reptile_tf.tasks import evaluation_generator
@@ -41,8 +42,8 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
     run.log.info("final evaluation: %s tasks a cell of the "
                  "initialization, %s of the untrained network",
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
-    untrained = Learner(run.source.network(), c.inner, run.source.loss,
-                        engine=learner.engine)
+    untrained = learner_of(run.source, c, run.source.network(),
+                           learner.engine)
     splits = run.source.splits if c.eval_splits == "all" else ("test",)
     sources = (("results", learner, c.eval_samples),
                ("untrained", untrained, c.eval_interval_samples))
