@@ -23,7 +23,8 @@ class Fork:
     """As `subprocess.Popen([sys.executable, *words])`.
 
     Args:
-      words: a script, or "-c" and a program, and its arguments.
+      words: a script, "-c" and a program, or "-m" and a module, and its
+        arguments.
       folder: to run in.
       environment: variables that differ from this process's.
     """
@@ -72,6 +73,9 @@ def _run(words, folder, environment, output):
     if words[0] == "-c":
         sys.argv, sys.path[:] = ["-c", *words[2:]], ["", *path]
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif words[0] == "-m":
+        sys.argv, sys.path[:] = words[1:], [os.getcwd(), *path]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv, sys.path[:] = words, [os.path.dirname(words[0]), *path]
         runpy.run_path(words[0], run_name="__main__")

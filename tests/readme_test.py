@@ -10,13 +10,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import ROOT, Fork
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = ".venv/bin/python"
 SHORT = (
@@ -36,26 +35,6 @@ SHORTENED = {
         *SHORT, "--allow_partial", "--image_size=20"],
     "run_miniimagenet.py --data_dir=photos": [*SHORT, "--image_size=20"],
     "-m pytest": ["--version"]}
-# TensorFlow is imported once; each job is a fork of that process.
-FORKS = """
-import json, os, runpy, sys, traceback
-import tensorflow
-for name, (kind, *rest) in json.loads(sys.argv[1]).items():
-    if child := os.fork():
-        open(f"{name}.status", "w").write(str(os.waitpid(child, 0)[1]))
-        continue
-    os.dup2(os.open(f"{name}.out", os.O_CREAT | os.O_WRONLY), 1)
-    os.dup2(os.open(f"{name}.err", os.O_CREAT | os.O_WRONLY), 2)
-    sys.argv = ["-c", *rest[1:]] if kind == "code" else rest
-    if kind == "code":
-        exec(compile(rest[0], name, "exec"), {"__name__": "__main__"})
-    elif kind == "module":
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(rest[0], run_name="__main__")
-    sys.stdout.flush()
-    break
-"""
 WITHOUT_THE_PACKAGE = """
 import sys
 assert not any(m.startswith('reptile_tf') for m in sys.modules)
@@ -132,29 +111,26 @@ def demo(clone):
 
 @pytest.fixture(scope="module")
 def forks(demo):
-    """(status, stdout, stderr) of each example and each other command."""
+    """(status, output) of each example and each other command."""
     folder, _ = demo
     jobs = {
-        "initialization": ["code", examples(
+        "initialization": ["-c", examples(
             "README.md", "Use an initialization") + "".join(
                 "\n" + examples("docs/exports.md", section)
                 for section in ("serving_default", "model.keras"))
             + WITHOUT_THE_PACKAGE],
-        "own": ["code", examples("README.md", "Your own model and tasks")
+        "own": ["-c", examples("README.md", "Your own model and tasks")
                 + examples("docs/own-models.md", "A loop of your own")]}
     for start, more in SHORTENED.items():
         command, = (c for c in python_commands()
                     if " ".join(c).startswith(start))
-        module = command[0] == "-m"
-        jobs[" ".join(command).replace("/", "|")[:60]] = [
-            "module" if module else "script", *command[module:], *more]
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS, json.dumps(jobs)], cwd=folder, text=True,
-        capture_output=True, env=clean_environment(folder))
-    assert done.returncode == 0, done.stderr
-    return {name: tuple(
-        (folder / f"{name}.{kind}").read_text()
-        for kind in ("status", "out", "err")) for name in jobs}
+        jobs[" ".join(command)] = [*command, *more]
+    ended = {}
+    for name, words in jobs.items():
+        fork = Fork(*words, folder=folder, PYTHONPATH="",
+                    XDG_CACHE_HOME=str(folder / "cache"))
+        ended[name] = fork.wait(), fork.output()
+    return ended
 
 
 def test_the_demo_runs_on_the_built_in_glyphs(demo):
@@ -168,8 +144,8 @@ def test_the_demo_runs_on_the_built_in_glyphs(demo):
 
 @pytest.mark.slow
 def test_the_examples_of_the_initialization_run_without_this_package(forks):
-    status, _, stderr = forks["initialization"]
-    assert status == "0", stderr
+    status, output = forks["initialization"]
+    assert status == 0, output
 
 
 @pytest.mark.slow
@@ -177,17 +153,17 @@ def test_the_library_example_runs_and_is_short(demo, forks):
     training = examples("README.md", "Your own model and tasks").partition(
         "meta_train(")[0]
     assert len([line for line in training.splitlines() if line.strip()]) <= 15
-    status, stdout, stderr = forks["own"]
-    assert status == "0", stderr
-    mean, interval = map(float, stdout.split("±"))
+    status, output = forks["own"]
+    assert status == 0, output
+    mean, interval = map(float, output.split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
     assert (demo[0] / "runs/own/model.keras").exists()
 
 
 @pytest.mark.slow
 def test_every_other_command_runs(demo, forks):
-    for name, (status, _, stderr) in forks.items():
-        assert status == "0", (name, stderr)
+    for name, (status, output) in forks.items():
+        assert status == 0, (name, output)
     trained = {p.parent.name: json.loads(p.read_text())
                for p in (demo[0] / "runs").glob("*/result.json")}
     assert {name: (r["dataset"], r["meta_iters"]) for name, r in
