@@ -146,7 +146,7 @@ def test_evaluation_leaves_phi_and_state_and_depends_on_state():
         np.testing.assert_array_equal(a, b)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    fresh = evaluator.outputs(phi, evaluator.inner.initial_state(), draw())
+    fresh = evaluator.outputs(phi, evaluator.inner_loop.initial_state(), draw())
     assert not np.allclose(first[0], fresh[0], atol=1e-3)
 
 
@@ -169,7 +169,7 @@ def test_non_transductive_queries_do_not_see_each_other():
     evaluator, phi, _ = setting()
     pixels = images()
     def logits(queries):
-        return score_logits(evaluator.inner, phi, tf.constant(pixels[:6]),
+        return score_logits(evaluator.inner_loop, phi, tf.constant(pixels[:6]),
                             tf.constant(pixels[queries]), False)
     np.testing.assert_allclose(logits([10, 20, 30])[1], logits([20])[0],
                                atol=1e-6)
@@ -179,7 +179,7 @@ def test_a_query_without_an_output_spoils_no_other():
     evaluator, phi, _ = setting()
     queries = images()[[10, 20, 30]]
     queries[1] = np.nan
-    got = score_logits(evaluator.inner, phi, tf.constant(images()[:6]),
+    got = score_logits(evaluator.inner_loop, phi, tf.constant(images()[:6]),
                        tf.constant(queries), False).numpy()
     np.testing.assert_array_equal(np.isfinite(got).all(-1), [True, False, True])
 

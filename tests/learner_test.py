@@ -1,5 +1,7 @@
 """A learner: adapt, predict, evaluate, save, and one's own loops."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from reptile_tf import (
     EvaluationTasks,
     InnerConfig,
     Learner,
+    MetaConfig,
+    MetaTrainer,
+    cross_entropy,
     squared_error,
 )
 from reptile_tf.errors import InputError
@@ -31,9 +36,9 @@ def network():
 
 def classifier(inner=None, **arguments):
     """A learner at a state that is not zero."""
-    learner = Learner(network(), inner or InnerConfig(0.05),
-                      adaptation=ADAPTATION, engine=ENGINES["graph-unrolled"],
-                      **arguments)
+    learner = Learner(network(), inner or InnerConfig(0.05), **{
+        "adaptation": ADAPTATION, "engine": ENGINES["graph-unrolled"],
+        **arguments})
     learner.state = InnerState(
         [0.1 + tf.square(v) for v in learner.weights] if learner.state.v
         else [], tf.constant(30, tf.int64))
@@ -114,6 +119,99 @@ def test_scores_are_means_over_tasks_of_any_shape(rng):
         1.96 * np.std(losses, ddof=1) / np.sqrt(11), rel=1e-4)
 
 
+def test_arrays_tensors_and_other_types_score_the_same(rng):
+    learner = Learner(network(), InnerConfig(0.1), squared_error,
+                      engine=ENGINES["graph-unrolled"])
+    x, y = rng.normal(size=(3, 5, 4)), rng.normal(size=(3, 5, 3))
+    float64 = EvaluationTasks.cut(x, y, x, y, steps=2)
+    float32 = EvaluationTasks(*(
+        a.astype("float32") if a.dtype == "float64" else a for a in float64))
+    tensors = EvaluationTasks(*map(tf.constant, float64))
+    assert (learner.evaluate(float32) == learner.evaluate(float64)
+            == learner.evaluate(tensors))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, squared_error])
+def test_training_takes_numpys_own_types(rng, loss):
+    """float64 and Python's integers train as float32 and int32 do."""
+    x = rng.normal(size=(2, 3, 4, 4))
+    y = (rng.integers(0, 3, (2, 3, 4)) if loss is cross_entropy
+         else rng.normal(size=(2, 3, 4, 3)))
+    small = y.astype("int32" if loss is cross_entropy else "float32")
+
+    trainer = MetaTrainer(classifier(loss=loss), MetaConfig(meta_batch=2))
+    displaced = [trainer.displacement(Batches.from_steps(*arrays))
+                 for arrays in ((x, y), (x.astype("float32"), small))]
+    trainer.train_step(Batches.from_steps(x, y))
+    for a, b in zip(*displaced, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_few_tasks_are_not_filled_up_to_many(rng):
+    learner = classifier(engine=dataclasses.replace(
+        ENGINES["graph-unrolled"], tasks_per_call=64))
+    x, y = rng.random((5, 6, 4)), rng.integers(0, 3, (5, 6))
+    learner.evaluate(EvaluationTasks.cut(x, y, x, y, steps=1))
+    compiled, = learner._evaluators[False, 8]._compiled\
+        ._list_all_concrete_functions()
+    assert compiled.structured_outputs[0].shape == [8, 6, 3]
+
+
+def test_what_becomes_of_the_callers_model_does_not_matter(rng):
+    """Of a frozen BatchNormalization too, whose averages are no phi."""
+    model = keras.Sequential([
+        keras.Input([4]), keras.layers.BatchNormalization(trainable=False),
+        keras.layers.Dense(3, activation="softsign")])
+    learner, (x, y) = Learner(model, InnerConfig(0.1)), support(rng)
+    model.set_weights([w + 1 for w in model.get_weights()])
+    late = learner.adapt(x, y, 2).predict(x)
+    model.set_weights([w - 1 for w in model.get_weights()])
+    early = Learner(model, InnerConfig(0.1)).adapt(x, y, 2).predict(x)
+    np.testing.assert_allclose(late, early, rtol=1e-5)
+    # What is saved is Keras's own, and not our exact twin of it.
+    assert learner.model.layers[-1].activation is keras.activations.softsign
+
+
+def test_one_frozen_weight_of_a_layer(rng, tmp_path):
+    model = network()
+    model.layers[0].bias.trainable = False
+    learner, (x, y) = Learner(model, InnerConfig(0.1)), support(rng)
+    assert len(learner.phi) == len(network().trainable_variables) - 1
+    want = learner.adapt(x, y, 2).predict(x)
+    learner.save(tmp_path / "initialization")
+    again = Learner.load(tmp_path / "initialization")
+    np.testing.assert_array_equal(again.adapt(x, y, 2).predict(x), want)
+    learner.phi[0].assign_add(tf.ones(learner.phi[0].shape))
+    learner.assign_to(model)
+    np.testing.assert_array_equal(model.layers[0].kernel, learner.weights[0])
+
+
+def test_adapt_computes_in_the_type_that_evaluation_computes_in(rng):
+    learner = classifier(InnerConfig(0.1, "sgd", mixed_bfloat16=True))
+    x, y = support(rng)
+    adapted = learner.adapt(x, y, steps=1, batch=7)
+    want, _ = learner.inner_loop.adapt_to(
+        learner.weights, learner.state, x.astype("float32"), y,
+        AdaptConfig(1, 7).positions(tf.constant(7)))
+    for a, b, phi in zip(adapted.weights, want, learner.weights, strict=True):
+        # The order of a sum in bfloat16's 8 bits, and no more.
+        np.testing.assert_allclose(a - phi, b - phi, rtol=0.02, atol=1e-3)
+    in_float32 = classifier(InnerConfig(0.1, "sgd")).adapt(
+        x, y, steps=1, batch=7)
+    assert any(np.any(a != b) for a, b in zip(
+        adapted.weights, in_float32.weights, strict=True))
+
+
+def test_training_brings_the_learners_state_up_to_date(rng):
+    x, y = rng.random((2, 3, 4, 4)), rng.integers(0, 3, (2, 3, 4))
+    learner = classifier(InnerConfig(0.1))
+    trainer = MetaTrainer(learner, MetaConfig(meta_batch=2, meta_iters=2))
+    for _ in trainer.train(lambda number: Batches.from_steps(x, y)):
+        pass
+    assert int(learner.state.t) == 30 + 6
+    assert all(np.any(v) for v in learner.state.v)
+
+
 def test_a_model_that_cannot_be_cloned_is_refused_first():
     model = keras.Sequential([keras.layers.Conv2D(2, 3)])
     with pytest.raises(InputError, match="keras.Input"):
@@ -185,6 +283,28 @@ def test_a_loss_of_ones_own_is_given_again(rng, tmp_path):
     x, y = rng.random((4, 4)), rng.random((4, 3))
     np.testing.assert_array_equal(again.adapt(x, y, 2).predict(x),
                                   learner.adapt(x, y, 2).predict(x))
+
+
+def test_targets_unlike_the_outputs_are_remembered(rng, tmp_path):
+    """A loss of labels that are numbers, [S], of outputs [S, 3]."""
+    def loss(labels, outputs):
+        return tf.square(outputs[:, 0] - labels)
+
+    learner, (x, y) = Learner(network(), InnerConfig(0.1), loss), support(rng)
+    with pytest.raises(InputError, match="none were seen: adapt to a task"):
+        learner.save(tmp_path / "early")
+    assert not (tmp_path / "early").exists()
+    want = learner.adapt(x, y / 2, 2).predict(x)
+    learner.save(tmp_path / "late")
+    again = Learner.load(tmp_path / "late", loss)
+    got = again.adapt(x, y / 2, 2).predict(x)
+    np.testing.assert_array_equal(got, want)
+    again.adaptation = AdaptConfig(2)
+    again.save(tmp_path / "again")
+    served = tf.saved_model.load(tmp_path / "again")
+    got = served.adapt_and_predict(
+        x, tf.constant(y / 2, tf.float32), x, tf.constant(False))["logits"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_no_learner_there(tmp_path):
@@ -265,6 +385,7 @@ def test_a_rule_in_a_function_of_ones_own(rng):
     (None, lambda x, y: (x[:, :3], y),
      r"shape \[7, 3\], and the network takes examples of shape \[4\]"),
     (None, lambda x, y: (x[0], y), r"give \[number of examples, 4\]"),
+    (None, lambda x, y: (x[None], y[None]), r"shape \[1, 7, 4\]"),
     (None, lambda x, y: (x[:0], y[:0]), "are empty"),
     (None, lambda x, y: (x * np.nan, y), "support inputs hold NaN"),
     (None, lambda x, y: (x, y[:6]), r"shape \[6\], and there are \[7\]"),
@@ -299,9 +420,20 @@ def test_evaluation_tasks_that_do_not_fit_are_refused(rng):
     for bad, message in (
             ({"query_targets": y + 1}, "query_targets go from 1 to 3"),
             ({"support_inputs": x[..., :2]}, "support_inputs have shape"),
-            ({"query_targets": y[:1]}, r"there are \[2, 5\] inputs")):
+            ({"query_targets": y[:1]}, r"there are \[2, 5\] inputs"),
+            ({"support_inputs": x[0]}, r"give \[tasks, number of examples"),
+            ({"positions": good.positions + 1}, "go from 1 to 5"),
+            ({"positions": good.positions[:1]}, r"of \[2, 1, 2\] tasks")):
         with pytest.raises(InputError, match=message):
             learner.evaluate(good._replace(**bad))
+
+
+@pytest.mark.parametrize("settings", [
+    {"steps": -1}, {"batch": 0}, {"batch": 6, "replacement": True}])
+def test_tasks_that_cannot_be_cut(rng, settings):
+    x, y = rng.random((2, 5, 4)), rng.integers(0, 3, (2, 5))
+    with pytest.raises(InputError, match="mini-batch"):
+        EvaluationTasks.cut(x, y, x, y, **settings)
 
 
 @pytest.mark.parametrize("settings", [{"steps": -1}, {"batch": 0},

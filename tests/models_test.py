@@ -316,7 +316,8 @@ def test_vectorizes():
 
 @pytest.mark.parametrize("convolutions", ["stock", "gathered", "sliced"])
 @pytest.mark.parametrize("build", [
-    lambda: models.omniglot(3), lambda: models.mini_imagenet(3, 0, 12)],
+    lambda: models.omniglot(3), pytest.param(
+        lambda: models.mini_imagenet(3, 0, 12), marks=pytest.mark.slow)],
     ids=["omniglot", "mini_imagenet"])
 def test_a_mixed_clone_computes_in_bfloat16(rng, build, convolutions):
     """First and second derivatives too, from weights that are float32."""

@@ -133,6 +133,7 @@ def forks(demo):
     return ended
 
 
+@pytest.mark.slow
 def test_the_demo_runs_on_the_built_in_glyphs(demo):
     folder, done = demo
     assert "built-in glyphs" in done.stdout and done.stderr == ""

@@ -120,6 +120,7 @@ def test_figure_4(tmp_path, figures, capsys):
     assert "with replacement, inner_batch 101: inner_batch=101 with" in text
 
 
+@pytest.mark.slow
 def test_figure_4c_has_full_batches(tmp_path, figures):
     assert run(overlap, tmp_path, "--sweep=meta_step", "--values=0.3",
                "--eval_interval=0") == 0

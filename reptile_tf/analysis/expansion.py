@@ -40,15 +40,16 @@ def meta_gradients(model: keras.Model, name: str, batches: Batches,
                    alpha: float) -> tf.Tensor:
     """g = D / alpha of each sequence [S, weights], by the rule that trains."""
     update = REGISTRY[name]
-    inner = InnerLoop(
+    inner_loop = InnerLoop(
         inner_clone(model), InnerConfig(alpha, "sgd", "sum"),
         squared_error, unrolled_steps=math.inf)
-    phi = [w.value.value() for w in inner.model.trainable_variables]
+    phi = [w.value.value() for w in inner_loop.model.trainable_variables]
 
     @tf.function(autograph=False)
     def displacements(batches):
         return side_by_side(
-            lambda task: update.rule(inner, phi, inner.initial_state(),
+            lambda task: update.rule(inner_loop, phi,
+                                     inner_loop.initial_state(),
                                      task)[0], batches, ENGINE)
 
     return flat(displacements(batches), 1) / alpha

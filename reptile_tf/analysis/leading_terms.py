@@ -87,11 +87,11 @@ class LeadingTerms:
     """
 
     def __init__(self, model: keras.Model, family: Family) -> None:
-        self._inner = InnerLoop(
+        self._inner_loop = InnerLoop(
             inner_clone(model), InnerConfig(inner_loss="sum"),
             squared_error)
         self._phi = [w.value.value()
-                     for w in self._inner.model.trainable_variables]
+                     for w in self._inner_loop.model.trainable_variables]
         tasks, number = family.inputs.shape[:2]
         gradients, products, by_eq32 = [], [], []
         for x, y in zip(family.inputs, family.targets, strict=True):
@@ -117,5 +117,5 @@ class LeadingTerms:
     def _gradient(self, x, y) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(self._phi)
-            loss = self._inner.loss(self._phi, x, y)
+            loss = self._inner_loop.loss(self._phi, x, y)
         return flat(tape.gradient(loss, self._phi))

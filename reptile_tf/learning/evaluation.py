@@ -17,7 +17,7 @@ from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import InnerState
-from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.weights import Weights
 from reptile_tf.tasks import EvaluationTasks
 
 # (outputs [T, Q, N], targets [T, Q, ...]) -> one number for each task [T]
@@ -74,7 +74,7 @@ def _mean_of_tasks(values: np.ndarray) -> np.ndarray:
 
 
 def score_logits(
-    inner: InnerLoop,
+    inner_loop: InnerLoop,
     weights: Weights,
     support: tf.Tensor,
     queries: tf.Tensor,
@@ -87,22 +87,22 @@ def score_logits(
     normalization sees no other query (section 6.1).
 
     Args:
-      inner: the inner loop.
+      inner_loop: U^k.
       weights: W.
       support: examples [S, ...].
       queries: examples [Q, ...].
       transductive: which.
     """
     if transductive:
-        return inner.outputs(weights, queries)
+        return inner_loop.outputs(weights, queries)
     number = queries.shape[0]
     if number is None:
         number = tf.shape(queries)[0]
-    output = tuple(inner.model.outputs[0].shape[1:])
+    output = tuple(inner_loop.model.outputs[0].shape[1:])
 
     def body(i, outputs):
         batch = tf.concat([support, queries[i][None]], 0)
-        row = inner.outputs(weights, batch)[-1]
+        row = inner_loop.outputs(weights, batch)[-1]
         place = tf.reshape(tf.range(number) == i, [-1, *[1] * len(output)])
         return i + 1, tf.where(place, row[None], outputs)
 
@@ -118,7 +118,7 @@ class Evaluator:
     """Adapts to and scores tasks, several in one compiled call.
 
     Args:
-      inner: the inner loop (`MetaTrainer.inner_loop`).
+      inner_loop: U^k (`MetaTrainer.inner_loop`).
       engine: how tasks are mapped.
       lookup: what the tasks hold -> inputs of the network.
       modes: the transductive settings to score, each at the same W.
@@ -131,7 +131,7 @@ class Evaluator:
 
     def __init__(
         self,
-        inner: InnerLoop,
+        inner_loop: InnerLoop,
         engine: engines.Engine,
         lookup: Callable[[Any], tf.Tensor] = tf.identity,
         modes: Iterable[bool] = (True, False),
@@ -141,7 +141,7 @@ class Evaluator:
         replicas: Replicas | None = None,
     ) -> None:
         self.replicas = replicas or Replicas()
-        self.inner, self.engine, self.lookup = inner, engine, lookup
+        self.inner_loop, self.engine, self.lookup = inner_loop, engine, lookup
         self.modes, self.measure, self.fetch = tuple(modes), measure, fetch
         self.steps = tuple(steps) if steps is not None else None
         self._compiled = engine.function(self._outputs)
@@ -152,12 +152,12 @@ class Evaluator:
             support = self.lookup(task.support_inputs)
             queries = self.lookup(task.query_inputs)
             for steps in self.steps or [task.positions.shape[0]]:
-                w, state = self.inner.adapt_to(
+                w, state = self.inner_loop.adapt_to(
                     w, state, support, task.support_targets,
                     task.positions[done:steps])
                 done = steps
-                outputs += [score_logits(self.inner, w, support, queries, mode)
-                            for mode in self.modes]
+                outputs += [score_logits(self.inner_loop, w, support, queries,
+                                         mode) for mode in self.modes]
             return outputs
         return engines.side_by_side(one, tasks, self.engine)
 

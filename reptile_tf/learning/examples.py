@@ -14,9 +14,17 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.tasks import Batches, EvaluationTasks
 
 # Examples of the trial batch that a loss is asked for: of no other dimension.
 TRIAL = 7919
+
+
+def typed_targets(model: keras.Model, targets: Any) -> tf.Tensor:
+    """Targets as int64 if they are integers, else in the weights' type."""
+    targets = tf.convert_to_tensor(targets)
+    return tf.cast(targets, tf.int64 if targets.dtype.is_integer
+                   else model.trainable_variables[0].dtype)
 
 
 def checked_inputs(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
@@ -26,39 +34,93 @@ def checked_inputs(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
     return tf.cast(inputs, model.inputs[0].dtype)
 
 
-def checked_examples(inner: InnerLoop, inputs: Any, targets: Any, name: str,
-                     targets_name: str) -> tuple[tf.Tensor, tf.Tensor]:
+def checked_examples(inner_loop: InnerLoop, inputs: Any, targets: Any,
+                     name: str, targets_name: str
+                     ) -> tuple[tf.Tensor, tf.Tensor]:
     """Inputs [S, ...] and their targets, checked and as tensors."""
-    model = inner.model
+    model = inner_loop.model
     inputs = checked_inputs(model, inputs, name)
-    targets = tf.convert_to_tensor(targets)
-    targets = tf.cast(targets, tf.int64 if targets.dtype.is_integer
-                      else model.trainable_variables[0].dtype)
-    require_targets(model, inner.loss_of_examples, targets, targets_name,
+    targets = typed_targets(model, targets)
+    require_targets(model, inner_loop.loss_of_examples, targets, targets_name,
                     (inputs.shape[0],))
     require_finite(targets, targets_name)
     return inputs, targets
 
 
-def require_inputs(model: keras.Model, inputs: Any, name: str) -> None:
-    """Raise InputError unless inputs are [..., examples of the network].
+def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks
+                  ) -> EvaluationTasks:
+    """Tasks of examples, checked, as arrays of the types that are computed
+    with."""
+    arrays = {}
+    for name in ("support", "query"):
+        inputs = np.asarray(getattr(tasks, f"{name}_inputs"))
+        targets = typed_targets(model,
+                                getattr(tasks, f"{name}_targets")).numpy()
+        require_inputs(model, inputs, f"{name}_inputs", axes=2)
+        require_targets(model, loss, targets, f"{name}_targets",
+                        inputs.shape[:2])
+        require_finite(inputs, f"{name}_inputs")
+        require_finite(targets, f"{name}_targets")
+        arrays |= {f"{name}_inputs": inputs.astype(model.inputs[0].dtype),
+                   f"{name}_targets": targets}
+    positions, support = np.asarray(tasks.positions), arrays["support_inputs"]
+    numbers = [len(a) for a in (support, positions, arrays["query_inputs"])]
+    if positions.ndim != 3 or len(set(numbers)) > 1:
+        raise InputError(
+            f"support, positions and queries are of {numbers} tasks, positions "
+            f"of shape {_text(positions.shape)}: give the same number of each, "
+            "and positions [tasks, steps, batch]")
+    if positions.size and not (0 <= positions.min()
+                               and positions.max() < support.shape[1]):
+        raise InputError(
+            f"positions go from {positions.min()} to {positions.max()}, and "
+            f"a support set has {support.shape[1]} examples: count from 0")
+    return EvaluationTasks(positions=positions.astype(np.int32), **arrays)
+
+
+def require_batches(model: keras.Model, loss: Loss, batches: Batches,
+                    examples: bool) -> None:
+    """Raise InputError unless the network and the loss take these.
+
+    Args:
+      model: the network.
+      loss: (targets, outputs) -> losses per example.
+      batches: of T tasks.
+      examples: whether the inputs are those, or indices for a `lookup`.
+    """
+    for last in ("", "last_"):
+        inputs = getattr(batches, f"{last}inputs")
+        axes = 2 if last else 3
+        if 0 in np.shape(inputs)[:axes] and not last:
+            continue  # The last mini-batch is alone.
+        if examples:
+            require_inputs(model, inputs, f"{last}inputs", axes)
+        require_targets(model, loss, getattr(batches, f"{last}targets"),
+                        f"{last}targets", tuple(np.shape(inputs)[:axes]))
+
+
+def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
+                   ) -> None:
+    """Raise InputError unless inputs are examples of the network.
 
     Args:
       model: the network.
       inputs: an array or a tensor.
       name: of the inputs, for the message.
+      axes: before an example's own: 1 of a mini-batch, 2 of T of them.
     """
     example = model.inputs[0].shape[1:]
     shape = tf.TensorShape(np.shape(inputs) if not tf.is_tensor(inputs)
                            else inputs.shape)
-    rank = len(example)
     if shape.rank is not None and (
-            shape.rank <= rank or not shape[shape.rank - rank:]
-            .is_compatible_with(example)):
+            shape.rank != axes + len(example)
+            or not shape[axes:].is_compatible_with(example)):
+        lead = ("number of examples", "tasks, number of examples",
+                "tasks, mini-batches, number of examples")[axes - 1]
         raise InputError(
             f"{name} have shape {_text(shape)}, and the network takes "
-            f"examples of shape {_text(example)}: give [number of examples, "
-            f"{_text(example)[1:]}")
+            f"examples of shape {_text(example)}: give [{lead}"
+            f"{', ' * bool(example)}{_text(example)[1:]}")
     if shape.rank is not None and 0 in shape.as_list():
         raise InputError(f"{name} are empty, {_text(shape)}: give at least "
                          "one example")

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
-from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.weights import Weights
 
 
 def gradients(tape: tf.GradientTape, target: Any, weights: Weights,

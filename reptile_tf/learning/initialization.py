@@ -14,23 +14,25 @@ INTEGER_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16",
                  "uint32", "uint64")
 
 
-def inner_loop_of(learner, convolutions: str = "stock") -> InnerLoop:
+def inner_loop_of(learner, convolutions: str = "stock",
+                  mixed_bfloat16: bool = False) -> InnerLoop:
     """U^k of a learner without XLA: for any number of examples, anywhere.
 
     Args:
       learner: a `learner.Learner`.
-      convolutions: see `networks.inner_clone`.
+      convolutions, mixed_bfloat16: see `networks.inner_clone`.
     """
     # It may be asked for first while a function of the caller's is traced.
     with tf.init_scope():
-        clone = inner_clone(learner.model, convolutions)
+        clone = inner_clone(learner.model, convolutions, mixed_bfloat16)
         return InnerLoop(clone, learner.inner, learner.loss)
 
 
 class Initialization(tf.Module):
     """phi and (v, t), and what is done with them, as a SavedModel.
 
-    A plain tf.Module, so every variable is stored once.
+    A plain tf.Module, so every variable is stored once. It computes in the
+    weights' type, since few machines are fast in bfloat16.
 
     Args:
       learner: a `learner.Learner`.
@@ -38,8 +40,9 @@ class Initialization(tf.Module):
 
     def __init__(self, learner) -> None:
         super().__init__(name="initialization")
-        self._inner = inner_loop_of(learner, "plain")
-        self._adaptation = learner.adaptation
+        self._inner_loop = inner_loop_of(learner, "plain")
+        self._adaptation, self._target = (learner.adaptation,
+                                          learner.target_spec())
         # Classes are integers of any type; regression targets are floats.
         self._classifies = learner.loss is cross_entropy
         self.phi = [tf.Variable(w) for w in learner.weights]
@@ -55,22 +58,19 @@ class Initialization(tf.Module):
 
     def spec(self, name: str) -> tf.TensorSpec:
         """Any number of the network's inputs."""
-        one = self._inner.model.inputs[0]
+        one = self._inner_loop.model.inputs[0]
         return tf.TensorSpec([None, *one.shape[1:]], one.dtype, name)
 
-    def adaptation_signature(self, labels: str | None = "int64"
+    def adaptation_signature(self, labels: str | None = None
                              ) -> list[tf.TensorSpec]:
         """The inputs of adapt_and_predict.
 
         Args:
-          labels: their integer type, where the network classifies.
+          labels: the type of the targets; None means `Learner.target_spec`'s.
         """
-        out = self._inner.model.outputs[0]
-        target = (tf.TensorSpec([None, *out.shape[1:-1]], labels,
-                                "support_labels")
-                  if self._classifies else tf.TensorSpec(
-                      [None, *out.shape[1:]], out.dtype, "support_labels"))
-        return [self.spec("support_images"), target,
+        return [self.spec("support_images"),
+                tf.TensorSpec([None, *self._target.shape],
+                              labels or self._target.dtype, "support_labels"),
                 self.spec("query_images"),
                 tf.TensorSpec([], tf.bool, "transductive")]
 
@@ -79,7 +79,7 @@ class Initialization(tf.Module):
 
     def predict(self, images):
         """Outputs [B, ...], with the statistics of the batch given."""
-        return {"logits": self._inner.outputs(self._weights(), images)}
+        return {"logits": self._inner_loop.outputs(self._weights(), images)}
 
     def _adapt_and_predict(self, support_images, support_labels,
                            query_images, transductive):
@@ -96,17 +96,16 @@ class Initialization(tf.Module):
         with tf.control_dependencies(checks):  # They are to speak first.
             support_images = tf.identity(support_images)
             support_labels = tf.identity(support_labels)
-        w, _ = self._inner.adapt_to(
+        w, _ = self._inner_loop.adapt_to(
             self._weights(),
             InnerState([v.value() for v in self.v], self.t.value(),
                        [m.value() for m in self.m]),
             support_images, support_labels,
             self._adaptation.positions(tf.shape(support_images)[0]))
-        scored = partial(score_logits, self._inner, w, support_images,
+        scored = partial(score_logits, self._inner_loop, w, support_images,
                          query_images)
         return {"logits": tf.cond(transductive, partial(scored, True),
                                   partial(scored, False))}
-
 
     def _checks(self, support_images, support_labels, query_images):
         """Assertions in the graph: its users have no Python of ours."""
@@ -120,7 +119,7 @@ class Initialization(tf.Module):
             tf.shape(support_images)[0], tf.shape(support_labels)[0],
             "there are not as many support_labels as support_images"))
         if self._classifies:
-            ways = self._inner.model.outputs[0].shape[-1]
+            ways = self._inner_loop.model.outputs[0].shape[-1]
             checks += [
                 tf.debugging.Assert(tf.reduce_all(right), [
                     f"support_labels must be from 0 to {ways - 1}, and are",

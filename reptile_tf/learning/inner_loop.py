@@ -19,8 +19,8 @@ from reptile_tf.learning.optimizers import (
     InnerOptimizer,
     InnerState,
 )
-from reptile_tf.learning.packing import Weights
 from reptile_tf.learning.rematerialization import recomputed
+from reptile_tf.learning.weights import Weights
 
 
 class InnerLoop:

@@ -1,7 +1,7 @@
 """A meta-learned initialization in use: adapt, predict, evaluate, save."""
 
+import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 from reptile_tf.execution.engine import Engine, choose
 from reptile_tf.learning import saved_learner
 from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
+from reptile_tf.learning.adapted import Adapted
 from reptile_tf.learning.evaluation import (
     Evaluator,
     Score,
@@ -19,57 +20,16 @@ from reptile_tf.learning.evaluation import (
 )
 from reptile_tf.learning.examples import (
     checked_examples,
-    checked_inputs,
-    require_finite,
-    require_inputs,
+    checked_tasks,
     require_targets,
+    typed_targets,
 )
 from reptile_tf.learning.initialization import inner_loop_of
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
-from reptile_tf.learning.optimizers import InnerConfig, InnerState
-from reptile_tf.learning.packing import Weights
-from reptile_tf.networks import inner_clone
+from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.networks import copied, inner_clone
 from reptile_tf.tasks import EvaluationTasks
-
-
-class Adapted:
-    """W: the weights that inner steps on one task's support set led to.
-
-    Attributes:
-      weights: W, tensors in the order of the model's trainable variables.
-      state: (v, t) after the last step.
-    """
-
-    def __init__(self, inner: InnerLoop, score: Callable[..., tf.Tensor],
-                 weights: Weights, state: InnerState, support: tf.Tensor
-                 ) -> None:
-        self.weights, self.state = weights, state
-        self._inner, self._score, self._support = inner, score, support
-
-    def predict(self, queries: Any, transductive: bool = False) -> tf.Tensor:
-        """Outputs [Q, ...] of queries [Q, ...].
-
-        Args:
-          queries: examples.
-          transductive: batch normalization sees all queries at once; else
-            each with the whole support set, and no other query.
-
-        Raises:
-          InputError: queries that the network does not take.
-        """
-        queries = checked_inputs(self._inner.model, queries, "queries")
-        return self._score(self.weights, self._support, queries, transductive)
-
-    def loss(self, inputs: Any, targets: Any) -> tf.Tensor:
-        """The loss of a batch at W, summed or averaged as `InnerConfig` says.
-
-        With a GradientTape around `Learner.adapt` and this, its gradient by
-        `Learner.phi` is MAML's (eq. 17 to 21).
-        """
-        inputs, targets = checked_examples(
-            self._inner, inputs, targets, "inputs", "targets")
-        return self._inner.loss(self.weights, inputs, targets)
 
 
 class Learner:
@@ -79,7 +39,7 @@ class Learner:
 
     Args:
       model: a Sequential or functional Keras model, built: phi starts at its
-        weights. It is not written, unless by `assign_to`.
+        weights. It is copied: neither sees what becomes of the other.
       inner: the inner optimizer.
       loss: (targets, outputs) -> losses per example.
       adaptation: the inner steps of `adapt`, where it is not told otherwise.
@@ -90,28 +50,30 @@ class Learner:
       phi: keras.Variables; a GradientTape watches them.
       state: the (v, t) that every adaptation starts from.
       inner_loop: U^k under the engine, as the rules take it.
+      model: the copy, of stock layers, at the weights that it came with.
     """
 
     def __init__(self, model: keras.Model, inner: InnerConfig | None = None,
                  loss: Loss = cross_entropy,
                  adaptation: AdaptConfig | None = None,
                  engine: Engine | None = None) -> None:
-        self.model, self.loss = model, loss
-        self.inner = inner or InnerConfig()
+        self.loss, self.inner = loss, inner or InnerConfig()
         self.adaptation = adaptation or AdaptConfig()
         self.engine = engine or choose(model)
         self.clone = inner_clone(model, self.engine.convolutions,
                                  self.inner.mixed_bfloat16)
+        self.model = copied(model)
         self.inner_loop = self.new_inner_loop()
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in self.clone.trainable_variables]
         self.state = self.inner_loop.initial_state()
         self._plain: InnerLoop | None = None
+        self._target: tf.TensorSpec | None = None
         self._positions, self._steps, self._score = (
             tf.function(fn, autograph=False, reduce_retracing=True)
             for fn in (stateless_schedule, self._steps_in_graph,
                        self._score_in_graph))
-        self._evaluators: dict[bool, Evaluator] = {}
+        self._evaluators: dict[tuple[bool, int], Evaluator] = {}
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:
@@ -156,9 +118,11 @@ class Learner:
                 config.batch if batch is None else batch, config.replacement,
                 config.smaller if batch is None else ())
         if self._plain is None:
-            self._plain = inner_loop_of(self)
+            self._plain = inner_loop_of(
+                self, mixed_bfloat16=self.inner.mixed_bfloat16)
         inputs, targets = checked_examples(
             self._plain, inputs, targets, "support inputs", "support targets")
+        self.remember_targets(targets)
         # k and B are arguments: other ones are no new graph.
         number = tf.shape(inputs)[0]
         weights, state = self._steps(
@@ -166,6 +130,37 @@ class Learner:
                 number, config.batch_of(number),
                 tf.constant(config.steps, tf.int32), config.replacement))
         return Adapted(self._plain, self._score, weights, state, inputs)
+
+    def remember_targets(self, targets: Any, axes: int = 1) -> None:
+        """Of which shape and type one target is, for `target_spec`.
+
+        Args:
+          targets: checked, [..., of one example].
+          axes: before an example's own.
+        """
+        if self._target is None:
+            self._target = tf.TensorSpec(
+                targets.shape[axes:], typed_targets(self.model, targets).dtype)
+
+    def target_spec(self) -> tf.TensorSpec:
+        """One target's shape and type, as the loss was given them so far.
+
+        Before that, the outputs' own.
+
+        Raises:
+          InputError: which the loss does not take.
+        """
+        output = self.model.outputs[0]
+        if self.loss is cross_entropy:
+            return tf.TensorSpec(output.shape[1:-1], tf.int64)
+        if self._target is None:
+            dtype = self.model.trainable_variables[0].dtype
+            targets = tf.zeros([1, *output.shape[1:]], dtype)
+            require_targets(self.model, self.loss, targets,
+                            "targets (none were seen: adapt to a task once)",
+                            (1,))
+            return tf.TensorSpec(output.shape[1:], dtype)
+        return self._target
 
     def _steps_in_graph(self, *task):
         return self._plain.adapt_to(*task)
@@ -187,19 +182,19 @@ class Learner:
         Raises:
           InputError: tasks that do not fit the network or the loss.
         """
-        for name in ("support", "query"):
-            inputs = getattr(tasks, f"{name}_inputs")
-            targets = getattr(tasks, f"{name}_targets")
-            require_inputs(self.model, inputs, f"{name}_inputs")
-            require_targets(self.model, self.loss, targets,
-                            f"{name}_targets", tuple(inputs.shape[:2]))
-            for array in (inputs, targets):
-                require_finite(array, f"{name} examples")
-        if transductive not in self._evaluators:
-            self._evaluators[transductive] = Evaluator(
-                self.inner_loop, self.engine, modes=(transductive,),
-                measure=measure_of(self.loss))
-        return self._evaluators[transductive].evaluate(
+        tasks = checked_tasks(self.model, self.loss, tasks)
+        self.remember_targets(tasks.support_targets, axes=2)
+        # Few tasks are not filled up to an engine's many, but to a power of 2:
+        # about as many tasks are one compiled function.
+        at_once = min(self.engine.tasks_per_call,
+                      1 << (len(tasks.query_targets) - 1).bit_length())
+        key = transductive, at_once
+        if key not in self._evaluators:
+            self._evaluators[key] = Evaluator(
+                self.inner_loop,
+                dataclasses.replace(self.engine, tasks_per_call=at_once),
+                modes=(transductive,), measure=measure_of(self.loss))
+        return self._evaluators[key].evaluate(
             self.weights, self.state, tasks)[0]
 
     def assign_to(self, model: keras.Model) -> None:
@@ -226,5 +221,5 @@ class Learner:
         """
         model, saved = saved_learner.load(Path(directory), loss)
         learner = cls(model, saved.inner, saved.loss, saved.adaptation)
-        learner.state = saved.state
+        learner.state, learner._target = saved.state, saved.target
         return learner

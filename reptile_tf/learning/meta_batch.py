@@ -13,8 +13,8 @@ from reptile_tf.execution.engine import (
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.optimizers import InnerState
-from reptile_tf.learning.packing import Weights
 from reptile_tf.learning.rules import Rule
+from reptile_tf.learning.weights import Weights
 from reptile_tf.tasks import Batches
 
 TASK_ORDERS = ("parallel", "sequential")
@@ -22,7 +22,7 @@ TASK_ORDERS = ("parallel", "sequential")
 
 def mean_displacement(
     rule: Rule,
-    inner: InnerLoop,
+    inner_loop: InnerLoop,
     phi: Weights,
     state: InnerState,
     batches: Batches,
@@ -33,7 +33,7 @@ def mean_displacement(
 
     Args:
       rule: from `rules.REGISTRY`.
-      inner: the inner loop.
+      inner_loop: U^k.
       phi: the initialization.
       state: v (and m) with a leading axis of slots: T in parallel order,
         where every slot of the meta-batch keeps its own; 1 in sequential
@@ -48,7 +48,7 @@ def mean_displacement(
     if task_order == "parallel":
         def one(args):
             v, m, task = args
-            return rule(inner, phi, InnerState(v, state.t, m), task)
+            return rule(inner_loop, phi, InnerState(v, state.t, m), task)
 
         displacement, after = side_by_side(one, (state.v, state.m, batches),
                                            engine)
@@ -57,7 +57,7 @@ def mean_displacement(
 
     def add(carry, task):
         total, carried = carry
-        displacement, carried = rule(inner, phi, carried, task)
+        displacement, carried = rule(inner_loop, phi, carried, task)
         return [a + b for a, b in zip(total, displacement, strict=True)
                 ], carried
 
@@ -74,7 +74,7 @@ class SharedMetaBatch:
 
     Args:
       rule: from `rules.REGISTRY`, with its weights.
-      inner: the inner loop.
+      inner_loop: U^k.
       lookup: indices -> examples, on the device.
       task_order: one of TASK_ORDERS.
       engine: how tasks are mapped.
@@ -85,10 +85,10 @@ class SharedMetaBatch:
         replicas it compiles what each of them computes.
     """
 
-    def __init__(self, rule: Rule, inner: InnerLoop,
+    def __init__(self, rule: Rule, inner_loop: InnerLoop,
                  lookup: Callable[[tf.Tensor], tf.Tensor], task_order: str,
                  engine: Engine, replicas: Replicas) -> None:
-        self._rule, self._inner, self._lookup = rule, inner, lookup
+        self._rule, self._inner_loop, self._lookup = rule, inner_loop, lookup
         self._task_order, self._mapping = task_order, engine
         self._replicas = replicas
         self.engine, self._part_of_replica = engine, self._part
@@ -101,7 +101,7 @@ class SharedMetaBatch:
         after."""
         (v, m), batches = rows
         displacement, state = mean_displacement(
-            self._rule, self._inner, phi, InnerState(v, t, m), batches,
+            self._rule, self._inner_loop, phi, InnerState(v, t, m), batches,
             self._task_order, self._mapping)
         spoilt = ~all_finite([*state.v, *state.m])
         return ([*displacement, tf.cast(spoilt, phi[0].dtype)],

@@ -1,4 +1,4 @@
-"""The outer loop: meta-iterations on an initialization phi."""
+"""Meta-training: a sampler's tasks to the outer loop, and what is kept."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,16 +9,14 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning import trainer_state
-from reptile_tf.learning.examples import require_inputs, require_targets
+from reptile_tf.learning.examples import require_batches
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.losses import Loss, cross_entropy
-from reptile_tf.learning.meta_batch import SharedMetaBatch, all_finite
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.non_finite import NonFiniteError, cause_of
 from reptile_tf.learning.optimizers import InnerConfig, mean_state
-from reptile_tf.learning.outer_optimizer import outer_optimizer
+from reptile_tf.learning.outer_loop import OuterLoop
 from reptile_tf.learning.rules import REGISTRY
-from reptile_tf.learning.slots import Slots
 from reptile_tf.tasks import Batches, Sampler
 
 
@@ -39,6 +37,7 @@ class MetaTrainer:
     Attributes:
       phi: the learner's.
       slots: the (v, t) of training.
+      optimizer: the outer one.
       iteration: meta-iterations done.
     """
 
@@ -54,21 +53,10 @@ class MetaTrainer:
         self.iterations_per_call = iterations_per_call
         self.replicas = replicas or Replicas()
         self.replicas.check(self.meta.meta_batch, self.meta.task_order)
-        self._checked = False
-        self.lookup, self.phi = lookup or tf.identity, learner.phi
-        update = REGISTRY[self.meta.algorithm]
-        self.slots = Slots(learner.state, self.meta.slots, self.replicas)
-        self.optimizer = outer_optimizer(self.meta)
-        self.optimizer.build(self.phi)
-        self._mean_displacement = SharedMetaBatch(
-            update.with_weights(self.meta.gradient_weights),
-            learner.new_inner_loop(
-                update.second_order,
-                update.second_order and self.meta.recompute_gradients),
-            self.lookup, self.meta.task_order, learner.engine, self.replicas)
-        compiled = self._mean_displacement.engine.function
-        self._displacement = compiled(self._displacement_at_phi)
-        self._train_steps = compiled(self._meta_iterations)
+        self.lookup, self._checked = lookup or tf.identity, False
+        self._outer = OuterLoop(learner, self.meta, self.lookup, self.replicas)
+        self.phi, self.slots = learner.phi, self._outer.slots
+        self.optimizer = self._outer.optimizer
 
     @property
     def iteration(self) -> int:
@@ -79,46 +67,33 @@ class MetaTrainer:
     def learner(self) -> Learner:
         """The learner as trained so far; all processes must ask.
 
-        Evaluation and export start from the mean of the slots' (v, t).
+        Evaluation and export start from the mean of the slots' (v, t), which
+        the learner is given here and at the end of `train`.
         """
-        self._learner.state = mean_state(self.slots.gathered())
+        self._update_state()
         return self._learner
+
+    def _update_state(self) -> None:
+        self._learner.state = mean_state(self.slots.gathered())
 
     @property
     def weights(self) -> list[tf.Tensor]:
         """phi as tensors."""
         return self._learner.weights
 
-    def _displacement_at_phi(self, batches):
-        return self._mean_displacement(self.weights, self.slots.values(),
-                                       batches)[0]
-
     def displacement(self, batches: Batches) -> list[tf.Tensor]:
         """Mean D of a meta-batch at the present phi; changes nothing."""
-        own = tf.nest.map_structure(self.replicas.own, as_tensors(batches))
-        return self._displacement(own)
+        return self._outer.displacement(tf.nest.map_structure(
+            self.replicas.own, self._tensors(batches)))
 
-    def _meta_iteration(self, batches):
-        """One outer step; returns whether phi and v are finite."""
-        displacement, spoilt, state = self._mean_displacement(
-            self.weights, self.slots.values(), batches)
-        gradient = displacement
-        if self.meta.outer_optimizer == "adam":
-            rate = self._learner.inner.learning_rate
-            gradient = [d / rate for d in displacement]
-        self.optimizer.apply(gradient, self.phi)
-        self.slots.assign(state)
-        return all_finite(self.weights) & (spoilt == 0)
+    def _tensors(self, batches: Batches) -> Batches:
+        """The same as tensors, numbers that are not whole in phi's type."""
+        def tensor(array):
+            array = tf.convert_to_tensor(array)
+            return (tf.cast(array, self.phi[0].dtype)
+                    if array.dtype.is_floating else array)
 
-    def _meta_iterations(self, batches, count):
-        """Outer steps on the first `count` of batches [C, T, ...]."""
-        def body(i, finite):
-            return i + 1, self._meta_iteration(
-                tf.nest.map_structure(lambda x: x[i], batches))
-
-        return tf.while_loop(
-            lambda i, finite: (i < count) & finite, body,
-            (tf.constant(0), tf.constant(True)), parallel_iterations=1)[1]
+        return Batches(*map(tensor, batches))
 
     def train_step(self, batches: Batches) -> None:
         """One or more meta-iterations, on meta_batch tasks each.
@@ -137,17 +112,16 @@ class MetaTrainer:
             raise InputError(
                 f"the sampler gave {number} tasks, meta_batch is {each}: "
                 "return as many as it is asked for")
+        batches = self._tensors(batches)
         if not self._checked:
             self._check(batches)
         # Filled up to a fixed size, so that one compiled function serves all.
-        rows = np.arange(most * each) % number
         filled = batches if count == most else Batches(
-            *(np.asarray(x)[rows] for x in batches))
+            *(tf.gather(x, np.arange(most * each) % number) for x in batches))
         stacked = tf.nest.map_structure(
             lambda x: self.replicas.own(
-                tf.reshape(x, [most, each, *x.shape[1:]]), axis=1),
-            as_tensors(filled))
-        if not self._train_steps(stacked, tf.constant(count)):
+                tf.reshape(x, [most, each, *x.shape[1:]]), axis=1), filled)
+        if not self._outer.steps(stacked, tf.constant(count)):
             cause = cause_of(batches, self.lookup, self.weights,
                              self.slots.values(), self._learner.inner,
                              self.meta.meta_step)
@@ -155,23 +129,16 @@ class MetaTrainer:
                                  f"meta-iteration {self.iteration}: {cause}")
 
     def _check(self, batches: Batches) -> None:
-        """Raise InputError unless the network and the loss take these."""
+        """Raise InputError unless rule, network and loss take these."""
         learner, update = self._learner, REGISTRY[self.meta.algorithm]
         steps = np.shape(batches.targets)[1] + 1
         if steps < update.min_iters:
             raise InputError(
                 f"{self.meta.algorithm} takes {update.min_iters} mini-batches "
                 f"or more of a task, and the sampler gave {steps}")
-        for last in ("", "last_"):
-            inputs = getattr(batches, f"{last}inputs")
-            if not last and steps == 1:  # The last mini-batch is alone.
-                continue
-            if self.lookup is tf.identity:
-                require_inputs(learner.model, inputs, f"{last}inputs")
-            require_targets(
-                learner.model, learner.loss,
-                getattr(batches, f"{last}targets"), f"{last}targets",
-                tuple(np.shape(inputs)[:2 if last else 3]))
+        require_batches(learner.model, learner.loss, batches,
+                        self.lookup is tf.identity)
+        learner.remember_targets(batches.last_targets, axes=2)
         self._checked = True
 
     def train(self, sampler: Sampler, pause: int = 0) -> Iterator[int]:
@@ -189,6 +156,8 @@ class MetaTrainer:
             stop = min(last, done - done % pause + pause) if pause else last
             count = min(self.iterations_per_call, stop - done)
             self.train_step(sampler(count * self.meta.meta_batch))
+            if done + count == last:
+                self._update_state()
             yield self.iteration
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -198,11 +167,6 @@ class MetaTrainer:
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`; InputError if it does not fit."""
         trainer_state.load(self, arrays)
-
-
-def as_tensors(batches: Batches) -> Batches:
-    """The same, as tensors."""
-    return Batches(*(tf.convert_to_tensor(x) for x in batches))
 
 
 def meta_train(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
-from reptile_tf.learning.packing import Weights, packed, unpacked
+from reptile_tf.learning.packing import packed, unpacked
+from reptile_tf.learning.weights import Weights
 
 BETA_2 = 0.999
 EPSILON = 1e-8

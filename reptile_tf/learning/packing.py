@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-Weights = list[tf.Tensor]
+from reptile_tf.learning.weights import Weights
+
 # Where operations are not fused, the call of one costs more than its
 # arithmetic on fewer elements than this.
 SMALL = 4096

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from reptile_tf.learning.gradients import gradients
 from reptile_tf.learning.optimizers import InnerState
-from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.weights import Weights
 
 # (weights, state, inputs, targets) -> (weights, state)
 Step = Callable[[Weights, InnerState, Any, Any], tuple[Weights, InnerState]]

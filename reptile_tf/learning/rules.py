@@ -28,7 +28,7 @@ from reptile_tf.errors import InputError
 from reptile_tf.learning.gradients import gradients
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.optimizers import InnerState
-from reptile_tf.learning.packing import Weights
+from reptile_tf.learning.weights import Weights
 from reptile_tf.tasks import Batches
 
 Rule = Callable[[InnerLoop, Weights, InnerState, Batches],
@@ -40,7 +40,7 @@ class MetaUpdate:
     """A registered rule.
 
     Attributes:
-      rule: (inner, phi, state, one task's Batches) -> (D, state); where it
+      rule: (inner_loop, phi, state, one task's Batches) -> (D, state); where it
         is weighted, with `weights` as a further argument.
       second_order: whether it differentiates through the inner steps.
       min_iters: the fewest inner_iters that mean something.
@@ -84,50 +84,52 @@ def _minus(a: Weights, b: Weights) -> Weights:
 
 
 @register("reptile")
-def reptile(inner, phi, state, batches):
+def reptile(inner_loop, phi, state, batches):
     """D = phi - U^k(phi) (section 2, algorithm 1)."""
-    w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
-    w, state = inner.step(w, state, batches.last_inputs, batches.last_targets)
+    w, state = inner_loop.adapt(phi, state, batches.inputs, batches.targets)
+    w, state = inner_loop.step(w, state, batches.last_inputs,
+                               batches.last_targets)
     return _minus(phi, w), state
 
 
 @register("fomaml")
-def fomaml(inner, phi, state, batches):
+def fomaml(inner_loop, phi, state, batches):
     """D = the displacement of the last step alone (section 5.1, eq. 26)."""
-    w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
-    last, state = inner.step(w, state, batches.last_inputs,
-                             batches.last_targets)
+    w, state = inner_loop.adapt(phi, state, batches.inputs, batches.targets)
+    last, state = inner_loop.step(w, state, batches.last_inputs,
+                                  batches.last_targets)
     return _minus(w, last), state
 
 
 @register("maml", second_order=True, min_iters=2)
-def maml(inner, phi, state, batches):
+def maml(inner_loop, phi, state, batches):
     """As fomaml, with the gradient taken with respect to phi (eq. 17-21)."""
     with tf.GradientTape() as tape:
         tape.watch(phi)
-        w, state = inner.adapt(phi, state, batches.inputs, batches.targets)
-        loss = inner.loss(inner.decay(w), batches.last_inputs,
-                          batches.last_targets)
+        w, state = inner_loop.adapt(phi, state, batches.inputs, batches.targets)
+        loss = inner_loop.loss(inner_loop.decay(w), batches.last_inputs,
+                               batches.last_targets)
     gradient = gradients(tape, loss, phi)
-    last, state = inner.apply_gradient(inner.decay(w), gradient, state)
+    last, state = inner_loop.apply_gradient(inner_loop.decay(w), gradient,
+                                            state)
     return _minus(w, last), state
 
 
 @register("joint")
-def joint(inner, phi, state, batches):
+def joint(inner_loop, phi, state, batches):
     """D = the sum of k one-step displacements, each from phi (eq. 28)."""
     def body(carry, x, y):
         total, state = carry
-        w, state = inner.step(phi, state, x, y)
+        w, state = inner_loop.step(phi, state, x, y)
         return [d + p - u for d, p, u in zip(total, phi, w, strict=True)], state
 
-    carry = inner.scan(body, (_zeros_like(phi), state), batches.inputs,
-                       batches.targets)
+    carry = inner_loop.scan(body, (_zeros_like(phi), state), batches.inputs,
+                            batches.targets)
     return body(carry, batches.last_inputs, batches.last_targets)
 
 
 @register("gradient_sum", weighted=True)
-def gradient_sum(inner, phi, state, batches, weights):
+def gradient_sum(inner_loop, phi, state, batches, weights):
     """D = the weighted sum of the inner steps' displacements (section 6.2).
 
     D = sum_i a_i (W_{i-1} - W_i), W_0 = phi: reptile with weights 1, fomaml
@@ -145,11 +147,11 @@ def gradient_sum(inner, phi, state, batches, weights):
     for weight, equal in itertools.groupby(weights):
         before, start = w, done
         done += len(list(equal))
-        w, state = inner.adapt(w, state, batches.inputs[start:done],
-                               batches.targets[start:done])
+        w, state = inner_loop.adapt(w, state, batches.inputs[start:done],
+                                    batches.targets[start:done])
         if done == steps:
-            w, state = inner.step(w, state, batches.last_inputs,
-                                  batches.last_targets)
+            w, state = inner_loop.step(w, state, batches.last_inputs,
+                                       batches.last_targets)
         if weight:
             total = [d + tf.constant(weight, d.dtype) * x for d, x in
                      zip(total, _minus(before, w), strict=True)]

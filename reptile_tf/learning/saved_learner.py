@@ -15,6 +15,7 @@ from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.initialization import Initialization
 from reptile_tf.learning.losses import Loss, cross_entropy, squared_error
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
+from reptile_tf.networks import copied
 
 LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
 SETTINGS, KERAS_FILE = "learner.json", "model.keras"
@@ -31,6 +32,7 @@ def save(learner, directory: Path) -> None:
       InputError: something else is there.
     """
     _require_replaceable(directory)
+    target = learner.target_spec()
     module = Initialization(learner)
     signatures = {
         "serving_default": tf.function(
@@ -45,7 +47,12 @@ def save(learner, directory: Path) -> None:
     settings = json.dumps({
         "loss": _name_of(learner.loss),
         "inner": dataclasses.asdict(learner.inner),
-        "adaptation": dataclasses.asdict(learner.adaptation)},
+        "adaptation": dataclasses.asdict(learner.adaptation),
+        "target": {"shape": target.shape.as_list(),
+                   "dtype": target.dtype.name},
+        # Keras's file has it of whole layers alone.
+        "frozen": [i for i, w in enumerate(learner.model.weights)
+                   if not w.trainable]},
         indent=1, default=lambda number: number.item())  # NumPy's.
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -74,8 +81,7 @@ def _name_of(loss: Loss) -> str:
 
 def _stock(learner) -> keras.Model:
     """A copy of the learner's own model, at phi."""
-    copy = keras.models.clone_model(learner.model)
-    copy.set_weights(learner.model.get_weights())
+    copy = copied(learner.model)
     learner.assign_to(copy)
     return copy
 
@@ -90,6 +96,7 @@ class Saved:
     inner: InnerConfig
     adaptation: AdaptConfig
     loss: Loss
+    target: tf.TensorSpec | None
     state: InnerState
 
 
@@ -118,9 +125,13 @@ def load(directory: Path, loss: Loss | None = None
                          f"{name!r}: give it, Learner.load(directory, loss)")
     adaptation = settings["adaptation"]
     adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
-    return keras.models.load_model(directory / KERAS_FILE), Saved(
+    target = settings.get("target")
+    model = keras.models.load_model(directory / KERAS_FILE)
+    for i in settings.get("frozen", ()):
+        model.weights[i].trainable = False
+    return model, Saved(
         InnerConfig(**settings["inner"]), AdaptConfig(**adaptation), loss,
-        _state(tf.train.load_checkpoint(
+        target and tf.TensorSpec(**target), _state(tf.train.load_checkpoint(
             str(directory / "variables" / "variables"))))
 
 

@@ -54,32 +54,34 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
         else than Keras does (`refusals`).
     """
     refusals.check_model(model, mixed_bfloat16)
-    cloner = _Cloner(convolutions, mixed_bfloat16)
     with refusals.no_mask_dropped():
-        clone = cloner.replace(model)
-        for layer, new in cloner.pairs:
-            _copy_weights(layer, new)
+        clone = _InnerCloner(convolutions, mixed_bfloat16).clone(model)
         refusals.check_call(clone)
     return clone
 
 
-class _Cloner:
-    """Makes a layer's replacement, once for each layer.
+def copied(model: keras.Model) -> keras.Model:
+    """A copy of a model as it is, with its weights, frozen where they are.
 
-    Args:
-      convolutions, mixed_bfloat16: as of `inner_clone`.
-
-    Attributes:
-      pairs: (layer, its replacement), of all that have weights of their own.
+    Raises:
+      InputError: a model, or a layer in it, that Keras cannot copy.
     """
+    refusals.check_clonable(model)
+    return _Cloner().clone(model)
 
-    def __init__(self, convolutions: str, mixed_bfloat16: bool) -> None:
-        self._fused = convolutions not in ("sliced", "plain")
-        self._mixed = mixed_bfloat16
-        self._xla = convolutions in FOR_XLA
-        self._kinds = (LayerNormalization, GroupNormalization,
-                       *CONVOLUTIONS[convolutions])
-        self._made, self.pairs = {}, []
+
+class _Cloner:
+    """Copies a model, each layer once, with its weights."""
+
+    def __init__(self) -> None:
+        self._made, self._pairs = {}, []
+
+    def clone(self, model):
+        """A clone of a model: what is made of its layers, at their weights."""
+        clone = self.replace(model)
+        for layer, new in self._pairs:
+            _copy_weights(layer, new)
+        return clone
 
     def replace(self, layer):
         """The replacement of a layer, a model in a model or an operation."""
@@ -96,17 +98,49 @@ class _Cloner:
                 self.replace(layer.layer), name=layer.name,
                 trainable=layer.trainable, dtype=layer.dtype_policy)
         if not isinstance(layer, keras.layers.Layer):
-            refusals.check_operation(layer, self._xla)
-            return type(layer).from_config(layer.get_config())
+            return self.operation(layer)
+        new = self.layer(layer)
+        self._pairs.append((layer, new))
+        return new
+
+    def operation(self, operation):
+        """The replacement of an operation without a layer."""
+        return type(operation).from_config(operation.get_config())
+
+    def layer(self, layer):
+        """The replacement of a layer, whose weights are copied later."""
+        return _made_as(layer, type(layer), {})
+
+
+class _InnerCloner(_Cloner):
+    """Puts in the layers that the inner loop needs.
+
+    Args:
+      convolutions, mixed_bfloat16: as of `inner_clone`.
+    """
+
+    def __init__(self, convolutions: str, mixed_bfloat16: bool) -> None:
+        super().__init__()
+        self._fused = convolutions not in ("sliced", "plain")
+        self._mixed = mixed_bfloat16
+        self._xla = convolutions in FOR_XLA
+        self._kinds = (LayerNormalization, GroupNormalization,
+                       *CONVOLUTIONS[convolutions])
+
+    def operation(self, operation):
+        refusals.check_operation(operation, self._xla)
+        return super().operation(operation)
+
+    def layer(self, layer):
         refusals.check_foreign(layer)
         if _moving(layer):
             new = BatchNormalization.from_stock(layer, self._fused)
         else:
-            new = _made_as(layer, self._kind(layer) or type(layer))
+            new = _made_as(layer, self._kind(layer) or type(layer),
+                           EXACT_FUNCTIONS)
         refusals.check_inside(layer, self._is_inexact)
         if self._mixed and not isinstance(new, keras.layers.InputLayer):
             new.dtype_policy = "mixed_bfloat16"
-        self.pairs.append((layer, new))
         return new
 
     def _kind(self, layer):
@@ -125,8 +159,11 @@ def _moving(layer) -> bool:
             and layer.trainable)
 
 
-def _made_as(layer, kind):
-    """A layer of that kind, made as `layer` was; functions are not copied."""
+def _made_as(layer, kind, functions):
+    """A layer of that kind, made as `layer` was.
+
+    Functions are not copied, and taken from `functions` if they are there.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*includes a `lambda`")
@@ -134,7 +171,7 @@ def _made_as(layer, kind):
         for name in config:
             value = getattr(layer, name, getattr(layer, f"_{name}", None))
             if isinstance(value, types.FunctionType):
-                config[name] = EXACT_FUNCTIONS.get(value, value)
+                config[name] = functions.get(value, value)
         # Lambda's from_config makes functions again, from their code.
         return (kind(**config) if kind is keras.layers.Lambda
                 else kind.from_config(config))

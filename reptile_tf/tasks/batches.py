@@ -78,7 +78,8 @@ class EvaluationTasks(NamedTuple):
           seed: of the mini-batches.
 
         Raises:
-          InputError: with replacement, B larger than S.
+          InputError: steps, batch or a support set that no mini-batches can
+            be made of (`mini_batches`).
         """
         rng = np.random.default_rng(seed)
         support_inputs = np.asarray(support_inputs)

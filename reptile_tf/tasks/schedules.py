@@ -53,8 +53,13 @@ def mini_batches(
     batch is a fresh draw without repeats inside it.
 
     Raises:
-      InputError: with replacement, a batch larger than the set.
+      InputError: no example or a batch of none, or, with replacement, a batch
+        larger than the set.
     """
+    if batch < 1 or num_batches < 0 or num_examples < 1:
+        raise InputError(
+            f"{num_batches} mini-batches of {batch} examples out of "
+            f"{num_examples}: a task has 1 example or more, a mini-batch too")
     if replacement:
         if batch > num_examples:
             raise InputError(
