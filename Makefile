@@ -1,8 +1,14 @@
 # make demo: from nothing to an exported initialization, on built-in glyphs.
 # make test: the test suite. Both make .venv first.
 # make docs: the documentation as a site, site/index.html.
+# TENSORFLOW=2.19 PYTHON=python3.12 make test: with another release, in an
+# environment of its own.
 PYTHON ?= python3
-BIN = .venv/bin
+TENSORFLOW ?=
+VENV = .venv$(if $(TENSORFLOW),-$(notdir $(PYTHON))-tf$(TENSORFLOW))
+BIN = $(VENV)/bin
+# What requirements.txt reads.
+REQUIREMENTS = requirements.txt $(patsubst %,requirements/%.txt,training plots tfds dev)
 # Test processes: one for each core, and 1.5 GB of memory each.
 TESTERS = -n auto --maxprocesses=4 --dist=worksteal
 # Tests of the real data sets run where this folder exists.
@@ -11,13 +17,13 @@ export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
 
 .PHONY: demo docs flags lint test slow clean
 
-.venv/installed: requirements.txt
+$(VENV)/installed: $(REQUIREMENTS)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt $(if $(TENSORFLOW),'tensorflow==$(TENSORFLOW).*')
 	touch $@
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	@rm -rf runs/demo
 	@$(BIN)/python run_omniglot.py --flagfile=configs/omniglot_5way.cfg \
 	  --data=synthetic --meta_iters=400 --eval_interval=200 \
@@ -29,34 +35,34 @@ demo: .venv/installed
 	@echo "  draw it yourself            -m reptile_tf.demo"
 	@echo "  the initialization          README.md, 'Use an initialization', on runs/demo/initialization"
 
-lint: .venv/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 
-test: .venv/installed
+test: $(VENV)/installed
 	$(BIN)/python -m pytest -q $(TESTERS)
 
-slow: .venv/installed .venv/notebook
+slow: $(VENV)/installed $(VENV)/notebook
 	$(BIN)/python -m pytest -q $(TESTERS) -m slow
 
 # What runs the tutorial.
-.venv/notebook: requirements-notebook.txt .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-notebook.txt
+$(VENV)/notebook: requirements/notebook.txt $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/notebook.txt
 	touch $@
 
 # The builder reads the code and does not import it: it needs no TensorFlow.
-.venv-docs/installed: requirements-docs.txt
+.venv-docs/installed: requirements/docs.txt
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	touch $@
 
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 # docs/flags.md, after a flag has changed.
-flags: .venv/installed
+flags: $(VENV)/installed
 	$(BIN)/python docs/tooling/flags_page.py
 
 # Runs other than the demo's are kept.
 clean:
-	rm -rf .venv .venv-docs site runs/demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* site runs/demo build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

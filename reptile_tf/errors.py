@@ -1,5 +1,8 @@
 """The one error that a user can do something about."""
 
+import importlib
+from types import ModuleType
+
 
 class InputError(ValueError):
     """A flag, a file or an argument is wrong.
@@ -7,3 +10,21 @@ class InputError(ValueError):
     The message names the value, what is allowed, and the remedy. The scripts
     print it as one line and exit with status 1.
     """
+
+
+def of_extra(module: str, extra: str, feature: str) -> ModuleType:
+    """Import what `pip install .` leaves to one of its extras.
+
+    Args:
+      module: its name.
+      extra: that brings it.
+      feature: that needs it, for the message.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise InputError(f"{feature}: {e.name} is not installed, which `pip "
+                         f"install \"reptile_tf[{extra}]\"` brings") from e

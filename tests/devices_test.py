@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,8 +72,9 @@ def test_a_gpu_that_tensorflow_does_not_use(nvidia, listed, visible, warned):
 
 
 def test_the_extra_has_the_bounds_of_the_requirement():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"]
-    bounds = re.findall(r"^tensorflow(\S+)", (
-        ROOT / "requirements.txt").read_text(), re.M)
-    assert extras["gpu"] == [f"tensorflow[and-cuda]{bounds[0]}"]
+    gpu, training = (re.findall(
+        rf"^tensorflow{extra}(\S+)", (
+            ROOT / "requirements" / name).read_text(), re.M)
+        for name, extra in (("gpu.txt", r"\[and-cuda\]"),
+                            ("training.txt", "")))
+    assert len(gpu) == 1 and gpu == training

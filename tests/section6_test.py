@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
+from reptile_tf.configuration import flagfiles
 from reptile_tf.experiments import command as section6
 from reptile_tf.experiments import gradient_combinations, momentum, overlap
 from reptile_tf.experiments.claims import Claim, combination, difference
@@ -318,15 +320,18 @@ def test_of_several_processes_the_chief_reports(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "" and not command.home.exists()
 
 
-def test_a_package_without_flagfiles_says_so(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(section6, "CONFIGS", tmp_path / "configs")
-    assert momentum.main(["command", "--help"], DATASET) == 1
-    assert "run them from a checkout" in capsys.readouterr().err
+def test_the_package_that_draws_is_asked_for_before_anything_runs(
+        monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert momentum.main(["command"], DATASET) == 1
+    assert capsys.readouterr().err == (
+        "error: momentum, which ends in a figure: matplotlib is not installed,"
+        ' which `pip install "reptile_tf[plots]"` brings\n')
 
 
 def test_every_setting_has_its_flagfile_and_folder():
     for setting in [*gradient_combinations.SETTINGS.values(),
                     *momentum.SETTINGS]:
-        assert (section6.CONFIGS / setting.flagfile).exists()
+        assert (flagfiles.FOLDER / setting.flagfile).exists()
     assert len({s.folder for s in gradient_combinations.SETTINGS.values()}
                ) == 10

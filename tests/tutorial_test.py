@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parent.parent / "docs/tutorial.ipynb"
-REASON = "needs requirements-notebook.txt"
+REASON = "needs requirements/notebook.txt"
 
 
 def test_the_committed_notebook_is_short_and_has_no_outputs():

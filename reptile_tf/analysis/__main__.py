@@ -7,7 +7,8 @@ the residual of the expansion against alpha (`expansion`), and figure 2
 (`solution_manifolds`).
 """
 
-from pathlib import Path  # noqa: I001  (TensorFlow must come quietly, first)
+import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
+from pathlib import Path
 
 from reptile_tf import quiet_tensorflow  # noqa: F401
 
@@ -22,14 +23,19 @@ from reptile_tf.analysis.leading_terms import (
     LeadingTerms,
     network,
 )
+from reptile_tf.errors import InputError
 from reptile_tf.reporting import plotting
 
 
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag")
-    out = Path(flags.FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = Path(flags.FLAGS.out).expanduser()
+    try:
+        plotting.require("the figures of sections 3 to 5")
+        out.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as e:
+        sys.exit(f"error: {e}")
     model, family = network(), Family.draw()
     terms = LeadingTerms(model, family)
     difference = np.abs(

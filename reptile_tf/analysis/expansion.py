@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from reptile_tf.analysis.leading_terms import Family, LeadingTerms, flat
 from reptile_tf.execution.engine import Engine, side_by_side
@@ -22,6 +21,7 @@ from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.learning.rules import REGISTRY
 from reptile_tf.networks import inner_clone
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.reporting.tables import markdown_table
 from reptile_tf.tasks import Batches
 

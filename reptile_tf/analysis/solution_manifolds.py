@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from reptile_tf.execution.engine import Engine
 from reptile_tf.learning.learner import Learner
@@ -20,6 +19,7 @@ from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.tasks import Batches, Sampler
 
 ITERATIONS = 400

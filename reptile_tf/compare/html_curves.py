@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from reptile_tf.compare.groups import Group
 from reptile_tf.compare.learning_curves import caption_of, common, label_of
+from reptile_tf.errors import of_extra
 from reptile_tf.reporting.plotting import COLOURS, band
 
 WIDTH, HEIGHT = 340, 230
@@ -24,7 +24,9 @@ class _Scale:
     """From values to places between two ends, with round ticks."""
 
     def __init__(self, values: np.ndarray, start: float, end: float) -> None:
-        self.ticks = MaxNLocator(TICKS).tick_values(values.min(), values.max())
+        ticker = of_extra("matplotlib.ticker", "plots", "a page of curves")
+        self.ticks = ticker.MaxNLocator(TICKS).tick_values(
+            values.min(), values.max())
         self._low, self._high = self.ticks[0], self.ticks[-1]
         self._start, self._end = start, end
 

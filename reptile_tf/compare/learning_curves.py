@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from reptile_tf.compare.finished_runs import Run
 from reptile_tf.compare.groups import Group, group_by_flags
 from reptile_tf.errors import InputError
 from reptile_tf.records import metrics
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 
 COLUMNS = 4
 
@@ -53,6 +53,8 @@ def save(runs: Sequence[Run], path: Path) -> list[Path]:
       InputError: another kind of file, one that cannot be written, or runs
         without curves.
     """
+    plotting.require("--figure")
+    path = path.expanduser()
     if path.suffix != ".png":
         raise InputError(f"--figure={path} must end in .png (the .svg is "
                          "written beside it)")

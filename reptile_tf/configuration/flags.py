@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from reptile_tf.configuration import flagfiles
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 
@@ -61,7 +62,8 @@ def define(config: type[Config], defaults: Mapping[str, Any]
 def help_text(script: str, config: type[Config], values: flags.FlagValues,
               hidden: Collection[str] = ()) -> str:
     """All flags but the hidden with default, choices, unit and symbol."""
-    lines = [f"usage: python {script} [--flagfile=FILE] [--flag=value ...]", ""]
+    command = script if script.startswith("reptile-") else f"python {script}"
+    lines = [f"usage: {command} [--flagfile=FILE] [--flag=value ...]", ""]
     for field in dataclasses.fields(config):
         if field.name in hidden:
             continue
@@ -148,7 +150,7 @@ def _read(argv: Sequence[str], config: type[Config],
           defaults: Mapping[str, Any]) -> flags.FlagValues:
     values = define(config, defaults)
     try:
-        rest = values(list(argv))[1:]
+        rest = values(flagfiles.resolved(argv))[1:]
     except (flags.Error, OSError) as e:
         raise InputError(f"{str(e).strip()} (--help lists the flags)") from e
     if rest:

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from reptile_tf.configuration import flags
+from reptile_tf.configuration import flagfiles, flags
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution.cluster import cluster_of
 from reptile_tf.experiments import report
 from reptile_tf.experiments.claims import Claim
 from reptile_tf.experiments.outcomes import Outcome, Setting
+from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.runs.many_runs import PlannedRun, run_all
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Command:
@@ -49,10 +47,7 @@ class Command:
                  config: type[Config] | None = None) -> None:
         self.name, self.dataset = name, dataset
         self._argv, self._config = argv, config or dataset.CONFIG
-        if not CONFIGS.is_dir():
-            raise InputError(
-                f"{CONFIGS} is not there: the experiments need the flagfiles "
-                "of configs/, so run them from a checkout of the project")
+        plotting.require(f"{name}, which ends in a figure")
         first, *others = map(self._values, flagfiles)
         own = {name for values in others for name in first
                if values[name] != first[name]}
@@ -69,7 +64,8 @@ class Command:
             self.home = Path(self.options.run_dir)
 
     def _line(self, setting: Setting, *more: str) -> list[str]:
-        return [self._argv[0], f"--flagfile={CONFIGS / setting.flagfile}",
+        return [self._argv[0],
+                f"--flagfile={flagfiles.FOLDER / setting.flagfile}",
                 *self._argv[1:], *setting.flags, *more]
 
     def _parse(self, setting: Setting, *more: str) -> Config | None:
@@ -112,8 +108,8 @@ class Command:
     def _values(self, flagfile: str) -> dict[str, Any]:
         """Of all of the data set's flags, with this flagfile."""
         return dataclasses.asdict(flags.parse(
-            ["", f"--flagfile={CONFIGS / flagfile}"], self.dataset.CONFIG,
-            self.dataset.DEFAULTS))
+            ["", f"--flagfile={flagfiles.FOLDER / flagfile}"],
+            self.dataset.CONFIG, self.dataset.DEFAULTS))
 
     def _refuse_flags_of(self, settings: Sequence[Setting]) -> None:
         self._refuse({flag.lstrip("-").partition("=")[0]

@@ -12,7 +12,6 @@ import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 from collections.abc import Sequence
 
 from reptile_tf import quiet_tensorflow  # noqa: F401
-from matplotlib.figure import Figure
 
 from reptile_tf.datasets import omniglot
 from reptile_tf.experiments import report
@@ -24,6 +23,7 @@ from reptile_tf.experiments.claims import (
 from reptile_tf.experiments.command import Command
 from reptile_tf.experiments.outcomes import Outcome, Setting
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.runs.command_line import status_of
 
 STEPS = (2, 3, 4)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from reptile_tf import quiet_tensorflow  # noqa: F401
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
@@ -31,6 +30,7 @@ from reptile_tf.experiments.claims import (
 from reptile_tf.experiments.command import Command
 from reptile_tf.experiments.outcomes import Outcome, Setting
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.runs.command_line import status_of
 
 METHODS = {

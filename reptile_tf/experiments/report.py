@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from reptile_tf.datasets.few_shot import mode_name
 from reptile_tf.experiments.claims import Claim
 from reptile_tf.experiments.outcomes import Column, Outcome
 from reptile_tf.records.run_log import logger
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Axes, Figure
 from reptile_tf.reporting.tables import markdown_table
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from reptile_tf.datasets import sine
+from reptile_tf.errors import InputError
 from reptile_tf.execution.cluster import cluster_of
 from reptile_tf.execution.engine import Engine
 from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.learning.rules import unweighted
 from reptile_tf.reporting import plotting
+from reptile_tf.reporting.plotting import Figure
 from reptile_tf.runs import run as single
 from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
@@ -74,6 +75,11 @@ def run(dataset, config: sine.SineConfig,
         for line in comparison(columns):
             log.info("%s", line)
     if not cluster_of(config.distribution).chief:
+        return
+    try:
+        plotting.require("figure 1")
+    except InputError as e:  # What was trained and printed is no less worth.
+        log.warning("%s", e)
         return
     for path in plotting.save(draw(columns, shown, config), home, "figure1"):
         log.info("figure: %s", path)

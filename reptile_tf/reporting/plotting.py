@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from reptile_tf.errors import of_extra
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:  # Who draws calls `require` first.
+    Axes = Figure = None
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
            "#000000")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+
+
+def require(feature: str) -> None:
+    """Raise InputError where Matplotlib is missing, which the feature needs."""
+    of_extra("matplotlib", "plots", feature)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -14,7 +14,7 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     stats,
 )
 from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, of_extra
 
 STORED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -30,7 +30,8 @@ def recognize(folder: Path) -> Form | None:
 
 
 def _of_tfds(home: Path) -> Listing:
-    import tensorflow_datasets as tfds
+    tfds = of_extra("tensorflow_datasets", "tfds",
+                    "a prepared mini_imagenet of tensorflow-datasets")
 
     try:
         info = tfds.builder_from_directory(str(home)).info

@@ -16,7 +16,7 @@ from reptile_tf.datasets.omniglot.forms import (
     recognize,
 )
 from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, of_extra
 
 PROBE_SECONDS = 10
 
@@ -49,7 +49,8 @@ def reachable(address: str, attempt: Callable[[str], None] = _open) -> None:
 
 
 def _download(folder: Path) -> None:
-    import tensorflow_datasets as tfds
+    tfds = of_extra("tensorflow_datasets", "tfds",
+                    "the download of Omniglot")
 
     tfds.builder(NAME, data_dir=str(folder)).download_and_prepare()
 
