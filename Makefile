@@ -7,6 +7,8 @@ PYTHON ?= python3
 TENSORFLOW ?=
 VENV = .venv$(if $(TENSORFLOW),-$(notdir $(PYTHON))-tf$(TENSORFLOW))
 BIN = $(VENV)/bin
+# Newer descriptions of data want a newer protobuf than these two releases.
+RELEASE = $(if $(TENSORFLOW), 'tensorflow==$(TENSORFLOW).*')$(if $(filter 2.18 2.19,$(TENSORFLOW)), 'tensorflow-metadata<1.18')
 # What requirements.txt reads.
 REQUIREMENTS = requirements.txt $(patsubst %,requirements/%.txt,training plots tfds dev)
 # Test processes: one for each core, and 1.5 GB of memory each.
@@ -20,7 +22,7 @@ export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
 $(VENV)/installed: $(REQUIREMENTS)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt $(if $(TENSORFLOW),'tensorflow==$(TENSORFLOW).*')
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt$(RELEASE)
 	touch $@
 
 demo: $(VENV)/installed

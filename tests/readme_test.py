@@ -119,6 +119,8 @@ def forks(demo):
                 "\n" + examples("docs/exports.md", section)
                 for section in ("serving_default", "model.keras"))
             + WITHOUT_THE_PACKAGE],
+        "lite": ["-c", examples("docs/exports.md", "On a phone")
+                 + "\nassert logits.shape == (2, 5)"],
         "own": ["-c", examples("README.md", "Your own model and tasks")
                 + examples("docs/own-models.md", "A loop of your own")]}
     for start, more in SHORTENED.items():
@@ -146,6 +148,12 @@ def test_the_demo_runs_on_the_built_in_glyphs(demo):
 @pytest.mark.slow
 def test_the_examples_of_the_initialization_run_without_this_package(forks):
     status, output = forks["initialization"]
+    assert status == 0, output
+
+
+@pytest.mark.slow
+def test_the_example_of_a_phone_runs(forks):
+    status, output = forks["lite"]
     assert status == 0, output
 
 

@@ -25,7 +25,9 @@ def inner_loop_of(learner, convolutions: str = "stock",
     # It may be asked for first while a function of the caller's is traced.
     with tf.init_scope():
         clone = inner_clone(learner.model, convolutions, mixed_bfloat16)
-        return InnerLoop(clone, learner.inner, learner.loss)
+        # TensorFlow Lite has no float64.
+        return InnerLoop(clone, learner.inner, learner.loss, correct_in=(
+            tf.float32 if convolutions == "lite" else tf.float64))
 
 
 class Initialization(tf.Module):
@@ -36,11 +38,13 @@ class Initialization(tf.Module):
 
     Args:
       learner: a `learner.Learner`.
+      convolutions: see `networks.inner_clone`: "plain", or "lite" in the
+        operations that TensorFlow Lite has.
     """
 
-    def __init__(self, learner) -> None:
+    def __init__(self, learner, convolutions: str = "plain") -> None:
         super().__init__(name="initialization")
-        self._inner_loop = inner_loop_of(learner, "plain")
+        self._inner_loop = inner_loop_of(learner, convolutions)
         self._adaptation, self._target = (learner.adaptation,
                                           learner.target_spec())
         # Classes are integers of any type; regression targets are floats.

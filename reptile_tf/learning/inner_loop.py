@@ -41,6 +41,7 @@ class InnerLoop:
       unrolled_steps: at most so many steps are written out in the graph, more
         are a loop. Gradients through the steps under XLA need all of them
         written out: math.inf.
+      correct_in: see `InnerOptimizer`.
 
     Raises:
       InputError: a model with nothing to train.
@@ -54,6 +55,7 @@ class InnerLoop:
         recompute: bool = False,
         one_graph: bool = True,
         unrolled_steps: float = 0,
+        correct_in: tf.DType = tf.float64,
     ) -> None:
         if not model.trainable_variables:
             raise InputError(
@@ -63,7 +65,7 @@ class InnerLoop:
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self.loss_of_examples = loss
         self._one_graph = one_graph
-        self._optimizer = InnerOptimizer(config, pack=not one_graph)
+        self._optimizer = InnerOptimizer(config, not one_graph, correct_in)
         self.decay = self._optimizer.decay
         self.apply_gradient = self._optimizer.apply_gradient
         self._gradient = self.gradient if one_graph else tf.function(

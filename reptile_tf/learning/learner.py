@@ -207,6 +207,11 @@ class Learner:
         """Write what `load` reads (`saved_learner.save`)."""
         saved_learner.save(self, Path(directory))
 
+    def save_tflite(self, file: str | Path) -> None:
+        """Write adapt_and_predict for TensorFlow Lite
+        (`saved_learner.save_tflite`)."""
+        saved_learner.save_tflite(self, Path(file))
+
     @classmethod
     def load(cls, directory: str | Path, loss: Loss | None = None
              ) -> "Learner":

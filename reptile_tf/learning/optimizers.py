@@ -90,10 +90,13 @@ class InnerOptimizer:
     Args:
       config: which, and its hyper-parameters.
       pack: step small weights together, which pays where XLA does not fuse.
+      correct_in: the type that Adam's correction for t is computed in, to
+        its rounding.
     """
 
-    def __init__(self, config: InnerConfig, pack: bool = False) -> None:
-        self.config, self._pack = config, pack
+    def __init__(self, config: InnerConfig, pack: bool = False,
+                 correct_in: tf.DType = tf.float64) -> None:
+        self.config, self._pack, self._correct_in = config, pack, correct_in
 
     def initial_state(self, weights: Weights) -> InnerState:
         """(v, t), and m if there is one, before the first step: zeros."""
@@ -138,10 +141,10 @@ class InnerOptimizer:
                        for w, g in zip(weights, gradient, strict=True)]
             return stepped, InnerState([], t)
         dtype = weights[0].dtype
-        rate = rate * tf.sqrt(_one_minus_power(BETA_2, t))
+        rate = rate * tf.sqrt(_one_minus_power(BETA_2, t, self._correct_in))
         direction, m = gradient, []
         if beta_1:
-            rate /= _one_minus_power(beta_1, t)
+            rate /= _one_minus_power(beta_1, t, self._correct_in)
             direction = m = [
                 beta_1 * old + (1 - beta_1) * g
                 for old, g in zip(state.m, gradient, strict=True)]
@@ -162,14 +165,14 @@ def _safe_sqrt(x: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(tf.maximum(x, TINY))
 
 
-def _one_minus_power(beta: float, t: tf.Tensor) -> tf.Tensor:
-    """1 - beta^t in float64, without the cancellation of small t.
+def _one_minus_power(beta: float, t: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """1 - beta^t, without the cancellation of small t.
 
     -expm1(t log beta) by the hyperbolic tangent of half of it: TensorFlow Lite
     has no expm1.
     """
-    half = tf.constant(0.5 * math.log(beta), tf.float64)
-    tangent = tf.tanh(tf.cast(t, tf.float64) * half)
+    half = tf.constant(0.5 * math.log(beta), dtype)
+    tangent = tf.tanh(tf.cast(t, dtype) * half)
     return -2 * tangent / (1 - tangent)
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,42 @@ def save(learner, directory: Path) -> None:
     (temporary / SETTINGS).write_text(settings)
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
+
+
+def save_tflite(learner, file: Path) -> None:
+    """Write adapt_and_predict for TensorFlow Lite, in its own operations.
+
+    Args:
+      learner: a `learner.Learner`.
+      file: replaced if it is there.
+
+    Raises:
+      InputError: a layer that TensorFlow Lite cannot compute with, or take
+        the gradient of; a folder that is not there.
+    """
+    name = "adapt_and_predict"
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent} is not a folder: make it first")
+    module = Initialization(learner, "lite")
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(
+            module, folder, {name: module.adapt_and_predict
+                             .get_concrete_function(
+                                 *module.adaptation_signature())})
+        try:
+            content = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=[name]).convert()
+        except Exception as e:  # The converter's own class is private.
+            missing = re.search(r"(?:Select|Custom) [Oo]ps: (.*)", str(e))
+            if not missing:
+                raise
+            raise InputError(
+                f"TensorFlow Lite has no {missing.group(1)}, which the model "
+                "or its gradient needs: it takes Dense, Conv2D, "
+                "MaxPooling2D, ReLU, tanh and normalizations") from e
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, file)
 
 
 def _require_replaceable(directory: Path) -> None:

@@ -14,11 +14,15 @@ from reptile_tf.errors import InputError
 from reptile_tf.networks import refusals
 from reptile_tf.networks.layers import (
     EXACT_FUNCTIONS,
+    LITE_FUNCTIONS,
     SLICED_POOLINGS,
     BatchNormalization,
     GatheredConv2D,
     GroupNormalization,
     LayerNormalization,
+    LiteConv2D,
+    LiteMaxPooling2D,
+    LiteReLU,
     MaxPooling2D,
     SlicedConv2D,
 )
@@ -26,7 +30,8 @@ from reptile_tf.networks.layers import (
 # How a clone computes convolutions -> what replaces stock layers.
 CONVOLUTIONS = {
     "stock": (), "plain": (), "gathered": (GatheredConv2D, MaxPooling2D),
-    "compiled": SLICED_POOLINGS, "sliced": (SlicedConv2D, *SLICED_POOLINGS)}
+    "compiled": SLICED_POOLINGS, "sliced": (SlicedConv2D, *SLICED_POOLINGS),
+    "lite": (LiteConv2D, LiteMaxPooling2D, LiteReLU)}
 # The keys for XLA, where stock max pooling has inexact second derivatives.
 FOR_XLA = ("compiled", "sliced")
 
@@ -45,8 +50,8 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by side;
         "gathered" is for the CPU, "compiled" and "sliced" for XLA. "plain"
         is "stock" without a gradient of our own, which a SavedModel would
-        not keep. Except in "sliced" and "plain", batch normalization is
-        fused.
+        not keep; "lite" is that in TensorFlow Lite's operations. Except in
+        "sliced", "plain" and "lite", batch normalization is fused.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:
@@ -121,7 +126,9 @@ class _InnerCloner(_Cloner):
 
     def __init__(self, convolutions: str, mixed_bfloat16: bool) -> None:
         super().__init__()
-        self._fused = convolutions not in ("sliced", "plain")
+        self._fused = convolutions not in ("sliced", "plain", "lite")
+        self._functions = EXACT_FUNCTIONS | (
+            LITE_FUNCTIONS if convolutions == "lite" else {})
         self._mixed = mixed_bfloat16
         self._xla = convolutions in FOR_XLA
         self._kinds = (LayerNormalization, GroupNormalization,
@@ -137,7 +144,7 @@ class _InnerCloner(_Cloner):
             new = BatchNormalization.from_stock(layer, self._fused)
         else:
             new = _made_as(layer, self._kind(layer) or type(layer),
-                           EXACT_FUNCTIONS)
+                           self._functions)
         refusals.check_inside(layer, self._is_inexact)
         if self._mixed and not isinstance(new, keras.layers.InputLayer):
             new.dtype_policy = "mixed_bfloat16"

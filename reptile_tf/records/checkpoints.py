@@ -4,6 +4,7 @@ Our own, as NumPy files: Keras's and TensorFlow's cannot be moved to another
 number of slots or processes, and do not hold the sampler.
 """
 
+import io
 import json
 import os
 import re
@@ -50,9 +51,12 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"checkpoint-{iteration:09d}.npz"
         temporary = path.with_suffix(".tmp")
+        # Not into the file: some NumPys leave a broken one open on an error.
+        content = io.BytesIO()
+        np.savez(content, **arrays, **{_META: np.array(json.dumps(meta))})
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, **arrays, **{_META: np.array(json.dumps(meta))})
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

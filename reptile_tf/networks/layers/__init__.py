@@ -7,6 +7,12 @@ from reptile_tf.networks.layers.convolutions import (
     SlicedConv2D,
     built_shape,
 )
+from reptile_tf.networks.layers.lite import (
+    LITE_FUNCTIONS,
+    LiteConv2D,
+    LiteMaxPooling2D,
+    LiteReLU,
+)
 from reptile_tf.networks.layers.normalization import (
     BatchNormalization,
     GroupNormalization,
@@ -18,7 +24,8 @@ from reptile_tf.networks.layers.pooling import (
     SlicedMaxPooling2D,
 )
 
-__all__ = ["EXACT_FUNCTIONS", "MAX_SLICED_POSITIONS", "SLICED_POOLINGS",
-           "BatchNormalization", "GatheredConv2D", "GroupNormalization",
-           "LayerNormalization", "MaxPooling2D", "SlicedConv2D",
+__all__ = ["EXACT_FUNCTIONS", "LITE_FUNCTIONS", "MAX_SLICED_POSITIONS",
+           "SLICED_POOLINGS", "BatchNormalization", "GatheredConv2D",
+           "GroupNormalization", "LayerNormalization", "LiteConv2D",
+           "LiteMaxPooling2D", "LiteReLU", "MaxPooling2D", "SlicedConv2D",
            "SlicedMaxPooling2D", "built_shape"]

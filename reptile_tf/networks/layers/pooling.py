@@ -89,9 +89,11 @@ class _SlicedWindows(_Sliced):
     """Windows of one size."""
 
     def _pooled(self, inputs):
-        return _first_maximum(window_slices(
-            inputs, self.pool_size, self.strides, self.padding,
-            inputs.dtype.min))
+        return _first_maximum(self._slices(inputs))
+
+    def _slices(self, inputs):
+        return window_slices(inputs, self.pool_size, self.strides,
+                             self.padding, inputs.dtype.min)
 
 
 class _SlicedParts(_Sliced):
