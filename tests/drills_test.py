@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from forks import ROOT, Fork
+from PIL import Image
 
 from reptile_tf.records.checkpoints import Checkpoints
 
@@ -22,6 +23,16 @@ from reptile_tf import Learner
 keras.utils.set_random_seed(1)
 Learner(keras.Sequential([keras.Input([4]), keras.layers.Dense(
     3, kernel_initializer="ones")])).save(sys.argv[1])
+"""
+PREPARE = """
+import sys
+from reptile_tf import quiet_tensorflow
+from reptile_tf.configuration import flags
+from reptile_tf.datasets import mini_imagenet as dataset
+dataset.load(flags.parse(
+    ["", *sys.argv[1:], "--allow_partial", "--shots=1",
+     "--resize_filter=bilinear"],
+    dataset.CONFIG, dataset.DEFAULTS))
 """
 
 
@@ -78,6 +89,32 @@ def test_training(tmp_path, drills):
     for name in b[0]:
         np.testing.assert_array_equal(a[0][name], b[0][name])
     assert a[1]["sampler"] == b[1]["sampler"]
+
+
+def test_preparing_images(tmp_path, drills):
+    rng = np.random.default_rng(0)
+    for i, split in enumerate(("train", "val", "test") * 5):
+        label = tmp_path / "photos" / split / f"class{i}"
+        label.mkdir(parents=True)
+        for j in range(60):
+            Image.fromarray(rng.integers(0, 256, (250, 200, 3), np.uint8)
+                            ).save(label / f"{j}.png")
+
+    def start(cache):
+        return Fork("-c", PREPARE, f"--data_dir={tmp_path / 'photos'}",
+                    f"--cache_dir={cache}", PYTHONPATH=str(ROOT))
+
+    seconds = timed(start(tmp_path / "whole"))
+    stopped_at_random(lambda: start(tmp_path / "run"), drills, 1.2 * seconds)
+    # What a killed one left is hidden, and removed when it is a day old.
+    whole, run = (
+        [path for path in (tmp_path / name).iterdir() if path.name[0] != "."]
+        for name in ("whole", "run"))
+    assert len(whole) == len(run) == 1 and whole[0].name == run[0].name
+    assert {path.name for path in run[0].iterdir()} == {
+        path.name for path in whole[0].iterdir()}
+    for path in whole[0].iterdir():
+        assert (run[0] / path.name).read_bytes() == path.read_bytes()
 
 
 def test_writing_the_export(tmp_path, drills):

@@ -1,13 +1,16 @@
 """Failures of the machine become one line; what was saved stays."""
 
+import re
 import resource
 import signal
+import subprocess
 import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forks import ROOT, Fork
 
 from reptile_tf.errors import InputError
 from reptile_tf.quiet_tensorflow import quietly
@@ -16,6 +19,7 @@ from reptile_tf.records.run_log import log_error, log_to, logger
 from reptile_tf.runs.command_line import status_of
 from reptile_tf.runs.failures import as_input_errors, explained
 from reptile_tf.runs.interrupts import Interrupts, Stopped
+from reptile_tf.whole_files import replacing
 
 
 @pytest.fixture
@@ -40,6 +44,60 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, full):
     arrays, meta = checkpoints.load(pytest.fail)
     np.testing.assert_array_equal(arrays["phi"], np.arange(5))
     assert meta == {"a": 1}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk],
+                      capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("free", [0, 4, 20, 40, 120, 300])
+def test_a_full_disk_costs_one_line_and_nothing_else(small_disk, free):
+    """Kilobytes for flags, a checkpoint, metrics or the export."""
+    def start():
+        return Fork(ROOT / "tests/tiny.py", f"--run_dir={small_disk / 'run'}",
+                    "--shots=1", PYTHONPATH=str(ROOT))
+
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(2**22 - free * 1024))
+    process = start()
+    assert process.wait() == 1
+    output = process.output()
+    assert "Traceback" not in output
+    assert len(re.findall("^error: ", output, re.M)) == 1
+    assert "No space left" in output
+    filler.unlink()
+    process = start()
+    assert process.wait() == 0, process.output()
+    run = small_disk / "run"
+    assert (run / "initialization/saved_model.pb").exists()
+    assert not [*run.glob("**/*tmp*")]
+
+
+def test_what_replaces_is_whole_or_not_there(tmp_path):
+    file, folder = tmp_path / "a.txt", tmp_path / "b"
+    folder.mkdir()
+    (folder / "old").touch()
+    file.write_text("old")
+    for path in (file, folder):
+        with pytest.raises(KeyError), replacing(path) as temporary:
+            temporary.mkdir()
+            raise KeyError
+    assert sorted(tmp_path.glob("**/*")) == [file, folder, folder / "old"]
+    with replacing(file) as temporary:
+        temporary.write_text("new")
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+    assert file.read_text() == "new" and not [*folder.iterdir()]
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_full_log_is_an_error_and_no_traceback(tmp_path, capsys):

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from reptile_tf.learning.initialization import Initialization
 from reptile_tf.learning.losses import Loss, cross_entropy, squared_error
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
 from reptile_tf.networks import copied
+from reptile_tf.whole_files import replacing
 
 LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
 SETTINGS, KERAS_FILE = "learner.json", "model.keras"
@@ -56,13 +55,10 @@ def save(learner, directory: Path) -> None:
         "frozen": [i for i, w in enumerate(learner.model.weights)
                    if not w.trainable]},
         indent=1, default=lambda number: number.item())  # NumPy's.
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    tf.saved_model.save(module, str(temporary), signatures)
-    _stock(learner).save(temporary / KERAS_FILE)
-    (temporary / SETTINGS).write_text(settings)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    with replacing(directory) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures)
+        _stock(learner).save(temporary / KERAS_FILE)
+        (temporary / SETTINGS).write_text(settings)
 
 
 def save_tflite(learner, file: Path) -> None:
@@ -96,9 +92,8 @@ def save_tflite(learner, file: Path) -> None:
                 f"TensorFlow Lite has no {missing.group(1)}, which the model "
                 "or its gradient needs: it takes Dense, Conv2D, "
                 "MaxPooling2D, ReLU, tanh and normalizations") from e
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, file)
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
 
 
 def _require_replaceable(directory: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from reptile_tf.errors import InputError
+from reptile_tf.whole_files import replacing
 
 KEEP = 3
 _META = "meta"
@@ -50,18 +51,15 @@ class Checkpoints:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"checkpoint-{iteration:09d}.npz"
-        temporary = path.with_suffix(".tmp")
         # Not into the file: some NumPys leave a broken one open on an error.
         content = io.BytesIO()
         np.savez(content, **arrays, **{_META: np.array(json.dumps(meta))})
         try:
-            with open(temporary, "wb") as file:
+            with replacing(path) as temporary, open(temporary, "wb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as e:
-            temporary.unlink(missing_ok=True)  # It may have filled the disk.
             e.filename = e.filename or str(path)
             raise
         for old in self.paths()[:-KEEP]:

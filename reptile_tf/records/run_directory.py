@@ -5,7 +5,6 @@ initialization/; in-use while a process works in it.
 """
 
 import json
-import os
 from pathlib import Path
 
 import tensorflow as tf
@@ -16,6 +15,7 @@ from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
 from reptile_tf.records.results import check_result
+from reptile_tf.whole_files import beside, replacing
 
 
 class RunDirectory:
@@ -61,8 +61,10 @@ class RunDirectory:
         """Whether a run has started in it; InputError as `open`."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--run_dir={self.path} is a file: name a folder")
+        # What a run that ended before its flags were written may leave.
+        others = ("run.log", self.lock.path.name, beside(self._flags).name)
         content = (sorted(p.name for p in self.path.iterdir()
-                          if p.name not in ("run.log", self.lock.path.name))
+                          if p.name not in others)
                    if self.path.exists() else [])
         if content and not config.resume:
             raise InputError(
@@ -161,6 +163,5 @@ class RunDirectory:
 
     def _replace(self, path: Path, text: str) -> None:
         if self.writes:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_text(text)

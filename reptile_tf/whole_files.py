@@ -1,0 +1,40 @@
+"""Files and folders that are there as a whole, or as they were before."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def beside(path: Path) -> Path:
+    """Where what will replace `path` is written; a killed process leaves it."""
+    return path.with_name(path.name + ".tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path to write in a with block, which becomes `path` at its end.
+
+    After an error nothing is left of it: it may have filled the disk.
+
+    Args:
+      path: a file, or a folder, which is replaced as a whole.
+    """
+    temporary = beside(path)
+    try:
+        _remove(temporary)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
