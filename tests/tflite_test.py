@@ -16,7 +16,7 @@ from reptile_tf import (
 from reptile_tf.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*tf.lite.Interpreter is deprecated")
+    r"ignore:\s+Warning:UserWarning")  # LiteRT's package shall be used.
 ADAPTATION = AdaptConfig(steps=3, batch=4)
 
 

@@ -1,6 +1,7 @@
 """Learning curves as SVG within a page of HTML."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -21,13 +22,15 @@ Lines = Sequence[tuple[Group, list[dict[int, float]]]]
 
 
 class _Scale:
-    """From values to places between two ends, with round ticks."""
+    """From values to places between two ends, with round ticks to `most`."""
 
-    def __init__(self, values: np.ndarray, start: float, end: float) -> None:
+    def __init__(self, values: np.ndarray, start: float, end: float,
+                 most: float = math.inf) -> None:
         ticker = of_extra("matplotlib.ticker", "plots", "a page of curves")
-        self.ticks = ticker.MaxNLocator(TICKS).tick_values(
+        ticks = ticker.MaxNLocator(TICKS).tick_values(
             values.min(), values.max())
-        self._low, self._high = self.ticks[0], self.ticks[-1]
+        self.ticks = ticks[ticks <= most]
+        self._low, self._high = ticks[0], max(self.ticks[-1], values.max())
         self._start, self._end = start, end
 
     def __call__(self, value: float) -> str:
@@ -47,7 +50,8 @@ def panel(split: str, metric: str, lines: Lines) -> str:
     if every:
         x = _Scale(np.concatenate([c[2] for c in every]), LEFT, WIDTH - RIGHT)
         y = _Scale(np.concatenate([m + s * sign for *_, m, s in every
-                                   for sign in (1, -1)]), HEIGHT - BOTTOM, TOP)
+                                   for sign in (1, -1)]), HEIGHT - BOTTOM, TOP,
+                   100 if "%" in unit else math.inf)
         drawing = "".join((
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="'
             f'{escape(f"{title}: {unit}")}">', *_frame(x, y),
