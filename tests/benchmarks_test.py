@@ -31,6 +31,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
+@pytest.mark.slow
 def test_json_holds_the_figures(tmp_path):
     config = tmp_path / "a.cfg"
     config.write_text("--algorithm=fomaml\n--inner_iters=3\n")
@@ -60,6 +61,7 @@ def test_work_of_a_meta_iteration(build, ways, examples, gflop, benchmarks):
         build(ways)) == pytest.approx(gflop, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_does_not_exist():
     benchmark = Fork(SCRIPT, "--classes=7")
     assert benchmark.wait() == 1

@@ -49,6 +49,7 @@ def files(run):
             json.loads((run / "result.json").read_text())["results"])
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_same_run_as_alone(tmp_path, capsys):
     cells = [cell(tmp_path, "a", "--seed=1"),
              cell(tmp_path, "b", "--algorithm=maml", "--seed=2")]

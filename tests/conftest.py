@@ -21,10 +21,18 @@ ENGINES = {
     "xla-unrolled": Engine(False, True, "compiled"),
     "xla-vectorized": Engine(True, True, "sliced"),
 }
-# A run chooses the first and the last by itself; the others are slow tests.
-EACH_ENGINE = [
-    pytest.param(name, marks=[] if name in ("graph-unrolled", "xla-vectorized")
-                 else [pytest.mark.slow]) for name in ENGINES]
+
+
+def slow_but(*fast):
+    """All engines as parameters; slow, but for these."""
+    return [pytest.param(name, marks=[] if name in fast
+                         else [pytest.mark.slow]) for name in ENGINES]
+
+
+# A run chooses the first and the last by itself. What the engines share, and
+# XLA takes long to compile, is fast without XLA alone.
+EACH_ENGINE = slow_but("graph-unrolled", "xla-vectorized")
+EACH_ENGINE_SLOWLY = slow_but("graph-unrolled")
 
 
 def pytest_addoption(parser):

@@ -11,6 +11,7 @@ import pytest
 
 from reptile_tf.execution import devices
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 CASES = [
     ((0, 5, "parallel", True, "auto"), "1 4 4"),  # A thread for each task.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EACH_ENGINE, ENGINES
+from conftest import EACH_ENGINE_SLOWLY, ENGINES
 
 from reptile_tf import networks as models
 from reptile_tf import tasks
@@ -93,7 +93,7 @@ def plain_logits(task):
         for q in task.query_inputs])
 
 
-@pytest.mark.parametrize("engine", EACH_ENGINE)
+@pytest.mark.parametrize("engine", EACH_ENGINE_SLOWLY)
 def test_logits_equal_a_plain_computation(engine):
     evaluator, phi, state = setting(engine=engine)
     drawn = draw()

@@ -166,6 +166,7 @@ def test_the_data_sets_own_flags_are_compared_too(finished, capsys, flag):
     assert "another configuration" in error and f"{flag} asked for" in error
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16_trains_and_exports_float32(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(run, *SHORT, "--mixed_bfloat16", "--export") == 0
@@ -354,6 +355,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
     assert "NaN or infinity" in (run / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_algorithms_share_the_command(tmp_path):
     phi = {}
     for name, flags in {

@@ -179,6 +179,7 @@ def test_the_state_is_the_mean_of_the_slots(trained, module):
     assert int(module.t) == 70
 
 
+@pytest.mark.slow
 def test_momentum_is_exported(rng):
     config = dataclasses.replace(CONFIG, inner_beta1=0.9)
     trainer = trainer_of(config, "graph-unrolled")

@@ -55,6 +55,7 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch):
     assert of_extra("json", "tfds", "") is sys.modules["json"]
 
 
+@pytest.mark.slow
 def test_a_run_without_its_figure_is_finished(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run = tmp_path / "run"

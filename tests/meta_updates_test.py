@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EACH_ENGINE, ENGINES
+from conftest import EACH_ENGINE, EACH_ENGINE_SLOWLY, ENGINES
 
 from reptile_tf import networks as models
 from reptile_tf.errors import InputError
@@ -391,7 +391,7 @@ def mapped(name, order, engine, optimizer, dtype, batches, compiled=True,
     return inner, phi, state, result
 
 
-@pytest.mark.parametrize("engine", EACH_ENGINE)
+@pytest.mark.parametrize("engine", EACH_ENGINE_SLOWLY)
 @pytest.mark.parametrize("order", engines.TASK_ORDERS)
 def test_momentum_is_mapped_as_v_is(rng, order, engine):
     batches = meta_batch(rng, "float64")
@@ -405,13 +405,8 @@ def test_momentum_is_mapped_as_v_is(rng, order, engine):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("order, engine", [
-    ("parallel", "graph-unrolled"), ("parallel", "xla-vectorized"),
-    ("sequential", "graph-unrolled"),
-    *(pytest.param(order, name, marks=pytest.mark.slow)
-      for name in ENGINES for order in engines.TASK_ORDERS
-      if name != "graph-unrolled"
-      and (order, name) != ("parallel", "xla-vectorized"))])
+@pytest.mark.parametrize("engine", EACH_ENGINE_SLOWLY)
+@pytest.mark.parametrize("order", engines.TASK_ORDERS)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_contract(rng, name, order, engine):
     """Every rule and way of mapping gives the plain oracle's displacement.
@@ -430,11 +425,10 @@ def test_contract(rng, name, order, engine):
     assert int(after.t) == 11 + 3 * (TASKS if order == "sequential" else 1)
 
 
-@pytest.mark.parametrize("engine", [
-    pytest.param(name, marks=[] if name == "graph-unrolled"
-                 else [pytest.mark.slow]) for name in ENGINES])
+@pytest.mark.parametrize("engine", EACH_ENGINE_SLOWLY)
 @pytest.mark.parametrize("optimizer, beta1", [
-    ("adam", 0.0), ("sgd", 0.0), ("adam", 0.9)])
+    *(pytest.param(*case, marks=pytest.mark.slow)
+      for case in (("adam", 0.0), ("sgd", 0.0))), ("adam", 0.9)])
 def test_recomputed_gradients_are_the_same(rng, optimizer, beta1, engine):
     """They go through all four steps, and through the v made inside."""
     batches = meta_batch(rng, "float64", k=4)
@@ -460,8 +454,8 @@ def test_one_step_is_compiled_by_every_engine(rng, engine):
 
 
 @pytest.mark.parametrize("name", [
-    "fomaml", *(pytest.param(name, marks=pytest.mark.slow)
-                for name in REGISTRY if name != "fomaml")])
+    "maml", *(pytest.param(name, marks=pytest.mark.slow)
+              for name in REGISTRY if name != "maml")])
 def test_contract_in_float32(rng, name):
     """Displacements are about 0.01: 1e-5 is float32's rounding in Adam."""
     batches = meta_batch(rng, "float32")
@@ -483,9 +477,7 @@ def test_task_orders_agree_with_sgd_only(rng, optimizer, same):
                        for a, b in zip(parallel, sequential, strict=True))
 
 
-@pytest.mark.parametrize("engine", [
-    pytest.param(name, marks=[] if name == "graph-unrolled"
-                 else [pytest.mark.slow]) for name in ENGINES])
+@pytest.mark.parametrize("engine", EACH_ENGINE_SLOWLY)
 @pytest.mark.parametrize("name", ["reptile", "maml"])
 def test_mixed_bfloat16_is_near_float32(rng, name, engine):
     """bfloat16 has 8 bits, float32 24: far from equal, and not far off."""

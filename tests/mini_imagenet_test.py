@@ -787,6 +787,7 @@ def test_no_space_left(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.slow
 def test_images_on_the_device_and_on_the_host_train_the_same(tmp_path):
     folders(tmp_path / "data")
     small = ["--meta_iters=5", "--eval_interval=2", "--eval_samples=3",

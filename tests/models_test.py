@@ -314,7 +314,8 @@ def test_vectorizes():
                                                            dilation_rate=2)))
 
 
-@pytest.mark.parametrize("convolutions", ["stock", "gathered", "sliced"])
+@pytest.mark.parametrize("convolutions", [
+    "stock", "gathered", pytest.param("sliced", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("build", [
     lambda: models.omniglot(3), pytest.param(
         lambda: models.mini_imagenet(3, 0, 12), marks=pytest.mark.slow)],

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EACH_ENGINE, ENGINES
+from conftest import EACH_ENGINE_SLOWLY, ENGINES
 from layers_test import batches_of, displacements, error, precision
 
 from reptile_tf import networks
@@ -235,7 +235,7 @@ def test_a_model_with_nothing_to_train_is_refused():
         displacements(model, batches_of(model, np.random.default_rng(0)), 0.1)
 
 
-@pytest.mark.parametrize("name", EACH_ENGINE)
+@pytest.mark.parametrize("name", EACH_ENGINE_SLOWLY)
 def test_frozen_layers_under_every_engine(rng, name):
     """They keep their weights and the rest trains, task by task alike."""
     engine = ENGINES[name]
