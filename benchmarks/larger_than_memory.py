@@ -128,7 +128,7 @@ def main(argv) -> None:
                            mini_imagenet.PER_CLASS,
                            [f"--meta_iters={FLAGS.meta_iters}"])
     result = {"commit": commit(), **environment(), **measured}
-    out = Path(FLAGS.out)
+    out = Path(FLAGS.out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1)
     (out / "larger_than_memory.json").write_text(text + "\n")

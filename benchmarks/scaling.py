@@ -231,7 +231,7 @@ def main(argv) -> None:
     if FLAGS.point is not None:
         print(json.dumps(measure(FLAGS.point)))
         return
-    out = Path(FLAGS.out)
+    out = Path(FLAGS.out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     facts = {"commit": commit(), **environment()}
     points = begun(out / "scaling.json", facts)

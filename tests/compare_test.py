@@ -562,7 +562,7 @@ def test_the_band_is_over_seeds():
     assert (mean[0], std[0]) == (1, 0)
 
 
-def test_the_figure(three, capsys):
+def test_the_figure(three, capsys, monkeypatch):
     for seed in range(3):
         (three / f"reptile-{seed}" / "metrics.csv").write_text(
             "iteration,split,metric,value\n"
@@ -582,6 +582,9 @@ def test_the_figure(three, capsys):
     for word in ("reptile, 3 seeds", "fomaml, 1 seed", "1shot transductive",
                  "val accuracy, %", "omniglot, 5-way: all characters"):
         assert f"<!-- {word} -->" in svg, word
+    monkeypatch.setenv("HOME", str(three.parent))
+    compare.show([f"~/{three.name}"], figure="~/curves.png")
+    assert (three.parent / "curves.svg").exists()
 
 
 class Page(HTMLParser):

@@ -241,6 +241,7 @@ def test_an_initialization_of_other_examples_is_refused(folder, tmp_path):
 def test_the_initialization_shown(tmp_path):
     published, demo = tmp_path / "results", tmp_path / "runs/demo"
     assert answers.find("x", published, demo) == Path("x")
+    assert answers.find("~/x", published, demo) == Path.home() / "x"
     with pytest.raises(InputError, match="`make demo`"):
         answers.find("", published, demo)
     demo.mkdir(parents=True)

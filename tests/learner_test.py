@@ -307,6 +307,13 @@ def test_targets_unlike_the_outputs_are_remembered(rng, tmp_path):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+def test_a_path_may_start_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    classifier().save("~/saved")
+    assert (tmp_path / "saved").is_dir()
+    assert Learner.load("~/saved").adaptation == ADAPTATION
+
+
 def test_no_learner_there(tmp_path):
     with pytest.raises(InputError, match="holds no learner.*No such file"):
         Learner.load(tmp_path / "none")

@@ -116,7 +116,7 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
       InputError: not a folder, or one with no run, finished or not.
     """
     found, left_out, paths = [], [], {}
-    for folder in map(Path, folders):
+    for folder in (Path(name).expanduser() for name in folders):
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder: name folders that "
                              "hold runs, such as runs")

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 def serve() -> Server:
     """The server that the flags ask for, before its first request."""
     initialization = answers.find(_INITIALIZATION.value, RESULTS, DEMO)
-    sines = [Path(path) for path in _SINE.value]
+    sines = [Path(path).expanduser() for path in _SINE.value]
     missing = [] if flags.FLAGS["sine"].present else [
         path for path in sines if not path.is_dir()]
     print(f"initialization: {initialization}", flush=True)

@@ -124,7 +124,7 @@ def find(initialization: str, published: Path, demo: Path) -> Path:
       InputError: nothing was asked for, and neither of the others is there.
     """
     if initialization:
-        return Path(initialization)
+        return Path(initialization).expanduser()
     found = sorted(path.parent for path in published.rglob("learner.json")
                    if "omniglot" in str(path.relative_to(published)))
     if found:

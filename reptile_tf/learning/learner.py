@@ -205,12 +205,12 @@ class Learner:
 
     def save(self, directory: str | Path) -> None:
         """Write what `load` reads (`saved_learner.save`)."""
-        saved_learner.save(self, Path(directory))
+        saved_learner.save(self, Path(directory).expanduser())
 
     def save_tflite(self, file: str | Path) -> None:
         """Write adapt_and_predict for TensorFlow Lite
         (`saved_learner.save_tflite`)."""
-        saved_learner.save_tflite(self, Path(file))
+        saved_learner.save_tflite(self, Path(file).expanduser())
 
     @classmethod
     def load(cls, directory: str | Path, loss: Loss | None = None
@@ -224,7 +224,8 @@ class Learner:
         Raises:
           InputError: no learner is there, or `loss` is missing.
         """
-        model, saved = saved_learner.load(Path(directory), loss)
+        model, saved = saved_learner.load(
+            Path(directory).expanduser(), loss)
         learner = cls(model, saved.inner, saved.loss, saved.adaptation)
         learner.state, learner._target = saved.state, saved.target
         return learner
