@@ -126,6 +126,8 @@ class SlicedConv2D(keras.layers.Conv2D):
     Vectorizes over tasks, and XLA fuses the slices.
     """
 
+    slices, product = staticmethod(window_slices), staticmethod(product)
+
     @classmethod
     def supports(cls, layer: keras.layers.Layer) -> bool:
         """Whether this class can replace `layer`."""
@@ -144,9 +146,9 @@ class SlicedConv2D(keras.layers.Conv2D):
         """[B, H, W, C], [rows * columns * C, F] -> [B * positions, F]."""
         # Stacked, not concatenated, whose second derivative under XLA is an
         # operation that does not vectorize.
-        patches = tf.stack(window_slices(
+        patches = tf.stack(self.slices(
             inputs, self.kernel_size, self.strides, self.padding), axis=3)
-        return product(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
+        return self.product(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
 
     def call(self, inputs):
         outputs = self.convolve(

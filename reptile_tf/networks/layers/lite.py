@@ -48,23 +48,18 @@ def window_slices(images: tf.Tensor, windows: Sequence[int],
 class LiteConv2D(SlicedConv2D):
     """Conv2D as slices and a matrix product."""
 
-    def convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        patches = tf.stack(window_slices(
-            inputs, self.kernel_size, self.strides, self.padding), axis=3)
-        return tf.matmul(tf.reshape(patches, [-1, kernel.shape[0]]), kernel)
+    slices, product = staticmethod(window_slices), staticmethod(tf.matmul)
 
 
 class LiteMaxPooling2D(SlicedMaxPooling2D):
     """MaxPooling2D as a choice between slices."""
 
+    slices = staticmethod(window_slices)
+
     @classmethod
     def supports(cls, layer: keras.layers.Layer) -> bool:
         """Whether this class can replace `layer`."""
         return type(layer) is keras.layers.MaxPooling2D
-
-    def _slices(self, inputs):
-        return window_slices(inputs, self.pool_size, self.strides,
-                             self.padding, inputs.dtype.min)
 
 
 class LiteReLU(keras.layers.ReLU):

@@ -88,12 +88,12 @@ class _Sliced:
 class _SlicedWindows(_Sliced):
     """Windows of one size."""
 
-    def _pooled(self, inputs):
-        return _first_maximum(self._slices(inputs))
+    slices = staticmethod(window_slices)
 
-    def _slices(self, inputs):
-        return window_slices(inputs, self.pool_size, self.strides,
-                             self.padding, inputs.dtype.min)
+    def _pooled(self, inputs):
+        return _first_maximum(self.slices(
+            inputs, self.pool_size, self.strides, self.padding,
+            inputs.dtype.min))
 
 
 class _SlicedParts(_Sliced):
