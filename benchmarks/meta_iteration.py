@@ -33,13 +33,12 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from reptile_tf import networks, tasks  # noqa: E402
+from reptile_tf import tasks  # noqa: E402
 from reptile_tf.configuration import flags as flag_parser  # noqa: E402
 from reptile_tf.configuration.config import Config  # noqa: E402
 from reptile_tf.datasets import mini_imagenet, omniglot, sine  # noqa: E402
 from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
-    ImageConfig,
     ImageData,
 )
 from reptile_tf.execution.devices import prepare_gpus  # noqa: E402
@@ -52,10 +51,10 @@ from reptile_tf.runs.building import trainer_of  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
-# network; training classes, images of each; whether a run on the CPU keeps
-# them on the device, as one on a GPU always does
-IMAGES = {"omniglot": (networks.omniglot, 4800, 20, True),
-          "miniimagenet": (networks.mini_imagenet, 64, 600, False)}
+# shape of an image; training classes, images of each; whether a run on the
+# CPU keeps them on the device, as one on a GPU always does
+IMAGES = {"omniglot": ((28, 28, 1), 4800, 20, True),
+          "miniimagenet": ((84, 84, 3), 64, 600, False)}
 MODULES = {"omniglot": omniglot, "miniimagenet": mini_imagenet, "sine": sine}
 MATMUL_SIZES = (1024, 2048)
 
@@ -125,11 +124,12 @@ def first_call(fn) -> float:
 
 def config_of(dataset: str, ways: int, flags: Sequence[str]) -> Config:
     """The flagfile's configuration, with further flags."""
-    if dataset == "sine":
-        return flag_parser.parse(["", *flags], sine.CONFIG, sine.DEFAULTS)
-    return flag_parser.parse(
-        ["", f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
-         *flags], ImageConfig, {})
+    module = MODULES[dataset]
+    flagfile = [] if dataset == "sine" else [
+        f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
+        "--data_dir=random images"]
+    return flag_parser.parse(["", *flagfile, *flags], module.CONFIG,
+                             module.DEFAULTS)
 
 
 def source_of(dataset: str, ways: int, flags: Sequence[str],
@@ -140,15 +140,16 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
     prepare_gpus(tf32)
     if dataset == "sine":
         return config, sine.load(config)
-    build, number, count, on_device = IMAGES[dataset]
-    shape = build(ways).inputs[0].shape[1:]
+    shape, number, count, on_device = IMAGES[dataset]
     classes = list(np.arange(number * count).reshape(number, count))
     data = ImageData(
         np.random.default_rng(0).integers(
             0, 256, (number * count, *shape), np.uint8),
         {"train": classes, "test": classes}, "random images")
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return config, FewShotImages(data, config, build, on_device or on_gpu)
+    return config, FewShotImages(
+        data, config, MODULES[dataset].network_of(config),
+        on_device or on_gpu)
 
 
 def measure(dataset: str, ways: int, flags: Sequence[str],

@@ -74,7 +74,8 @@ FOMAML = {
     "inner_batch": 5, "inner_iters": 2, "inner_optimizer": "sgd",
     "learning_rate": 0.4, "outer_optimizer": "adam", "meta_step": 0.001,
     "meta_step_final": 0.001, "meta_batch": 32, "meta_iters": 60_000,
-    "eval_batch": (5,), "eval_iters": 3}
+    "eval_batch": (5,), "eval_iters": 3, "network": "maml",
+    "inner_frozen": "norm*/beta"}
 
 
 @pytest.fixture
@@ -278,7 +279,10 @@ def unlike(capsys, tmp_path, **flags):
     ({"shots": (1, 5), "eval_batch": (4, 5)}, ["eval_batch=4 (paper: 5)"]),
     ({"shots": (1, 5), "eval_batch": (5, 4)}, []),
     ({"algorithm": "fomaml", "outer_clip": 10.0},
-     ["outer_clip=10.0 (paper: 0.0)"])])
+     ["outer_clip=10.0 (paper: 0.0)"]),
+    ({"algorithm": "fomaml", "network": "reptile", "inner_frozen": ""}, [
+        "network=reptile (paper: maml)",
+        "inner_frozen unset (paper: norm*/beta)"])])
 def test_what_is_not_as_published_is_marked(tmp_path, capsys, flags, marks):
     assert unlike(capsys, tmp_path, **flags) == marks
 
@@ -298,6 +302,7 @@ def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
         # Not of what was run; the tasks are counted in the results.
         "eval_samples", "run_dir", "pretrained", "resume", "distribution"}
     other = {"inner_optimizer": "sgd", "inner_loss": "mean",
+             "network": "maml", "inner_frozen": "*/bias",
              "outer_optimizer": "adam", "eval_batch": (3,)}
     assert finished_runs.IMMATERIAL | paper.ALIKE <= known
     for field in dataclasses.fields(omniglot.CONFIG):

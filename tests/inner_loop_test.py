@@ -31,6 +31,49 @@ def loop(model=None, loss=squared_error, **config):
     return InnerLoop(model or linear(), InnerConfig(**config), loss)
 
 
+def two_layers():
+    model = keras.Sequential([
+        keras.Input([3], dtype="float64"),
+        keras.layers.Dense(2, dtype="float64", name="body"),
+        keras.layers.Dense(1, dtype="float64", name="head")])
+    return models.inner_clone(model)
+
+
+@pytest.mark.parametrize("frozen, moving", [
+    ("", [True] * 4), ("body/*", [False, False, True, True]),
+    ("*/bias", [True, False, True, False]),
+    ("body/bias,head/kernel", [True, False, False, True])])
+def test_frozen_weights_stay_while_others_adapt(rng, frozen, moving):
+    """And the last mini-batch's step, which trains them, moves all."""
+    inner = loop(two_layers(), learning_rate=0.1, inner_optimizer="sgd",
+                 inner_frozen=frozen)
+    weights = [tf.constant(rng.normal(size=w.shape))
+               for w in inner.model.trainable_variables]
+    x, y = rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 4, 1))
+    want = list(weights)
+    for inputs, targets in zip(x, y, strict=True):
+        gradient = inner.gradient(want, inputs, targets)
+        want = [w - 0.1 * g if moves else w
+                for w, g, moves in zip(want, gradient, moving, strict=True)]
+    got, state = inner.adapt(weights, inner.initial_state(),
+                             tf.constant(x), tf.constant(y))
+    for a, b, start, moves in zip(got, want, weights, moving, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+        assert moves != np.array_equal(a, start)
+    last = inner.step(got, state, x[0], y[0])[0]
+    assert not any(np.array_equal(a, b)
+                   for a, b in zip(got, last, strict=True))
+
+
+@pytest.mark.parametrize("frozen, message", [
+    ("tail/*", r"inner_frozen=tail/\* fits no weight of .*: they are "
+     "body/kernel, body/bias, head/kernel, head/bias"),
+    ("body/*,head/*", "leaves nothing to adapt")])
+def test_frozen_weights_are_some_of_the_network(frozen, message):
+    with pytest.raises(InputError, match=message):
+        loop(two_layers(), inner_frozen=frozen)
+
+
 def keras_adam(beta_1):
     return keras.optimizers.Adam(RATE, beta_1=beta_1, beta_2=0.999,
                                  epsilon=1e-8)

@@ -13,7 +13,11 @@ from reptile_tf.networks.layers import BatchNormalization
 
 @pytest.mark.parametrize("build, ways, count", [
     (models.omniglot, 5, 113_221), (models.omniglot, 20, 117_076),
-    (models.mini_imagenet, 5, 34_661)])
+    (models.mini_imagenet, 5, 34_661),
+    # 640 + 3 * 36,928 + 4 * 64 and 64 N + N; 896 + 3 * 9,248 + 4 * 32 and
+    # 800 N + N.
+    (models.maml_omniglot, 5, 112_005), (models.maml_omniglot, 20, 112_980),
+    (models.maml_mini_imagenet, 5, 32_773)])
 def test_parameter_counts(build, ways, count):
     model = build(ways)
     assert sum(int(np.prod(w.shape)) for w in model.trainable_variables
@@ -44,6 +48,68 @@ def test_relu_follows_the_pool_in_mini_imagenet():
     """The authors' order; the same function, other gradients at ties."""
     names = [layer.name for layer in models.mini_imagenet(5).layers][:4]
     assert names == ["conv1", "norm1", "pool1", "relu1"]
+
+
+def test_finn_et_als_networks():
+    """No gamma, the mean of the last 2x2, a dense kernel of deviation 1; on
+    Mini-ImageNet ReLU before a pooling of whole windows."""
+    omniglot = models.maml_omniglot(20, 3)
+    mini = models.maml_mini_imagenet(5, 3)
+    for model in (omniglot, mini):
+        names = {w.name for w in model.trainable_variables}
+        assert names == {"kernel", "bias", "beta"}
+        *convolutions, dense = [w.numpy() for w in model.trainable_variables
+                                if w.name == "kernel"]
+        for kernel in convolutions:
+            limit = np.sqrt(6 / (9 * (kernel.shape[2] + kernel.shape[3])))
+            assert limit * 0.9 < np.abs(kernel).max() <= limit
+    dense = omniglot.layers[-1].kernel.numpy()
+    assert abs(dense.std() - 1) < 0.05 and np.abs(dense).max() > 2
+    assert np.abs(mini.layers[-1].kernel).max() <= np.sqrt(6 / 805)
+    last = np.arange(2 * 2 * 2 * 64, dtype="float32").reshape(2, 2, 2, 64)
+    np.testing.assert_allclose(
+        omniglot.get_layer("mean")(last), last.mean((1, 2)))
+    assert [layer.name for layer in mini.layers][:4] == [
+        "conv1", "norm1", "relu1", "pool1"]
+    assert [layer.output.shape[1] for layer in mini.layers
+            if layer.name.startswith("pool")] == [42, 21, 10, 5]
+
+
+@pytest.mark.parametrize("gamma, beta", [
+    (True, True), (False, True), (True, False)])
+def test_batch_normalization_equals_its_derivation(rng, gamma, beta):
+    """First and second derivatives, by TensorFlow's own of the definition."""
+    x = tf.constant(rng.normal(1, 2, (3, 5, 2, 4)))
+    weight, direction = (tf.constant(rng.normal(size=x.shape))
+                         for _ in range(2))
+    layer = BatchNormalization(1e-1, scale=gamma, center=beta,
+                               dtype="float64")
+    layer.build(x.shape)
+    for variable in layer.trainable_variables:
+        variable.assign(rng.normal(size=4))
+
+    def definition(x):
+        mean = tf.reduce_mean(x, [0, 1, 2])
+        h = (x - mean) / tf.sqrt(tf.reduce_mean((x - mean)**2, [0, 1, 2])
+                                 + 1e-1)
+        h = h * layer.gamma if gamma else h
+        return h + layer.beta if beta else h
+
+    variables = [x, *(v.value for v in layer.trainable_variables)]
+    results = []
+    for function in (definition, layer):
+        with tf.GradientTape() as outer:
+            outer.watch(variables)
+            with tf.GradientTape() as inner:
+                inner.watch(variables)
+                loss = tf.reduce_sum(weight * tf.sin(function(x)))
+            g = inner.gradient(loss, variables)
+            product = tf.reduce_sum(g[0] * direction) + sum(
+                tf.reduce_sum(tf.sin(one)) for one in g[1:])
+        results.append([*g, *outer.gradient(product, variables)])
+    for want, got in zip(*results, strict=True):
+        assert np.abs(want).max() > 0.01
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-11)
 
 
 def test_batch_normalization_equals_kerass_in_training(rng):

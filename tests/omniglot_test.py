@@ -80,6 +80,40 @@ def test_each_rotation_of_a_training_character_is_a_class():
                 turned, upright.rotate(90 * turns))
 
 
+def test_finn_et_als_characters_are_inverted_and_turned_in_every_split():
+    rng = np.random.default_rng(0)
+    drawings = rng.integers(0, 2, (1623, 2, 28, 28), np.uint8) * 255
+    plain = omniglot.split(drawings, 4, 0, "x")
+    data = omniglot.split(drawings, 4, 100, "x", network="maml")
+    sizes = {name: [len(classes), *{c.shape for c in classes}]
+             for name, classes in data.splits.items()}
+    assert sizes == {"train": [1100, (4, 2)], "val": [100, (4, 2)],
+                     "test": [423, (4, 2)]}
+    every = np.concatenate([np.ravel(c) for classes in data.splits.values()
+                            for c in classes])
+    assert sorted(every) == list(range(len(data.images)))
+    for split, character in (("train", 7), ("test", 0), ("test", 422)):
+        upright = Image.fromarray(
+            255 - plain.images[plain.splits[split][character][1], :, :, 0])
+        for turns in range(4):
+            np.testing.assert_array_equal(
+                data.images[data.splits[split][character][turns, 1], :, :, 0],
+                upright.rotate(90 * turns))
+    with pytest.raises(InputError, match=r"class test/0 has 2 images, 3 are"):
+        Config(shots=(2,), train_shots=2, network="maml").check_data(
+            {"test": data.splits["test"]})
+
+
+def test_the_network_flag_names_network_and_pixels():
+    def first(network):
+        source = omniglot.load(Config(data="synthetic", network=network))
+        return source.network(), source.data.images[0]
+
+    (ours, paper), (theirs, ink) = first("reptile"), first("maml")
+    assert (ours.name, theirs.name) == ("omniglot", "maml_omniglot")
+    assert paper.mean() > 127 > ink.mean()
+
+
 def png(size=(105, 105), seed=0):
     pixels = np.random.default_rng(seed).integers(0, 2, size[::-1]) > 0
     content = io.BytesIO()

@@ -101,6 +101,23 @@ def test_labels_are_in_random_order(rng):
     assert first == set(range(7))
 
 
+def test_a_class_of_several_rows_gives_a_task_one_of_them():
+    """Each row as often, and distinct classes alone."""
+    rng = np.random.default_rng(5)
+    classes = [1000 * c + 100 * np.arange(3)[:, None] + np.arange(4)
+               for c in range(5)]
+    drawn = np.stack([tasks.draw_examples(classes, 4, 2, rng)
+                      for _ in range(600)])
+    of_class, row = drawn // 1000, drawn // 100 % 10
+    assert (of_class[..., 0] == of_class[..., 1]).all()
+    assert (row[..., 0] == row[..., 1]).all()
+    assert (drawn[..., 0] != drawn[..., 1]).all()
+    assert all(len(set(task)) == 4 for task in of_class[..., 0])
+    assert np.bincount(row.ravel()).min() > 4800 / 3 * 0.9
+    # A task's rows are independent of each other.
+    assert len({tuple(r) for r in row[:, :, 0]}) == 3**4
+
+
 def test_batches_are_not_class_balanced(rng):
     config = TaskConfig(ways=5, train_shots=6, inner_batch=5, inner_iters=1)
     counts = [np.bincount(y, minlength=5)

@@ -18,10 +18,12 @@ from reptile_tf.datasets import mini_imagenet, omniglot, sine  # noqa: E402
 SCRIPTS = {"Omniglot": omniglot, "Mini-ImageNet": mini_imagenet,
            "sine": sine}
 GROUPS = {
-    "The task": ("classes", "shots", "train_shots", "tail_shots"),
+    "The task": (
+        "network", "classes", "shots", "train_shots", "tail_shots"),
     "The inner loop": (
         "inner_iters", "inner_batch", "replacement", "learning_rate",
-        "inner_optimizer", "inner_beta1", "inner_loss", "weight_decay"),
+        "inner_optimizer", "inner_beta1", "inner_loss", "weight_decay",
+        "inner_frozen"),
     "The outer loop": (
         "algorithm", "meta_step", "meta_step_final", "meta_batch",
         "meta_iters", "outer_optimizer", "outer_clip", "gradient_weights",

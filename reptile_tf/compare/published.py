@@ -163,6 +163,7 @@ def _finn(dataset: str, ways: int, shots: int) -> dict[str, Any]:
         "inner_batch": ways * shots, "inner_iters": steps + 1,
         "train_shots": shots + queries, "tail_shots": queries,
         "outer_optimizer": "adam", "outer_clip": clip * shots,
+        "network": "maml", "inner_frozen": "norm*/beta",
         "meta_step": 0.001, "meta_step_final": 0.001,
         "meta_batch": tasks[shots], "meta_iters": 60_000,
         "eval_batch": (ways * shots,), "eval_iters": eval_steps,

@@ -33,7 +33,8 @@ class Config(RunFlags):
         """The inner optimizer's part."""
         return InnerConfig(self.learning_rate, self.inner_optimizer,
                            self.inner_loss, self.weight_decay,
-                           self.mixed_bfloat16, self.inner_beta1)
+                           self.mixed_bfloat16, self.inner_beta1,
+                           self.inner_frozen)
 
     @property
     def meta(self) -> MetaConfig:

@@ -53,6 +53,10 @@ class RunFlags:
     inner_beta1: float = flag(
         0.0, "beta1, momentum of the inner Adam; the paper has none (section "
         "6.1)", True)
+    inner_frozen: str = flag(
+        "", "weights that adapting leaves alone, as patterns of layer/weight "
+        "with commas between them, such as norm*/beta,conv1/*; the last "
+        "mini-batch of each task trains them", True)
     inner_loss: str = flag(
         "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
     meta_step: float = flag(

@@ -4,6 +4,7 @@ One clone serves every task of a meta-batch, each with its own copy of the
 weights, and gradients can flow through the steps.
 """
 
+import fnmatch
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,7 @@ class InnerLoop:
         self._gradient = self.gradient if one_graph else tf.function(
             self.gradient, autograph=False,
             experimental_attributes={"_noinline": True})
+        self._moving = _moving(model, config.inner_frozen)
         # Not variables: their reads do not vectorize under XLA.
         self._constants = [tf.convert_to_tensor(v.value)
                            for v in model.non_trainable_variables]
@@ -161,12 +163,42 @@ class InnerLoop:
             lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)),
             positions)
 
+    def _moving_step(self, weights, state, inputs, targets):
+        """A step of all weights but those of config.inner_frozen."""
+        stepped, state = self.step(weights, state, inputs, targets)
+        return [new if moves else old for old, new, moves in zip(
+            weights, stepped, self._moving, strict=True)], state
+
     def _steps(self, weights, state, examples, *elements):
         """A step on examples(...) of each of the elements."""
-        step = (functools.partial(recomputed, self.step) if self.recompute
-                else self.step)
+        step = (functools.partial(recomputed, self._moving_step)
+                if self.recompute else self._moving_step)
 
         def body(carry, *element):
             return step(*carry, *examples(*element))
 
         return self.scan(body, (list(weights), state), *elements)
+
+
+def _moving(model: keras.Model, frozen: str) -> list[bool]:
+    """For each trainable weight whether inner steps move it.
+
+    Raises:
+      InputError: a pattern that fits no weight, or patterns that fit all.
+    """
+    if not frozen:
+        return [True] * len(model.trainable_variables)
+    names = ["/".join(v.path.split("/")[-2:])
+             for v in model.trainable_variables]
+    patterns = frozen.split(",")
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                f"inner_frozen={pattern} fits no weight of {model.name!r}: "
+                f"they are {', '.join(names)}")
+    moving = [not any(fnmatch.fnmatchcase(name, p) for p in patterns)
+              for name in names]
+    if not any(moving):
+        raise InputError(f"inner_frozen={frozen} leaves nothing to adapt: "
+                         "leave a weight out of it")
+    return moving

@@ -52,6 +52,9 @@ class InnerConfig:
       mixed_bfloat16: the network computes in bfloat16, forward and backward;
         weights, (v, t), batch-norm statistics and loss stay in float32.
       inner_beta1: Adam's momentum; the paper has none (section 6.1).
+      inner_frozen: weights that adapting leaves alone, as patterns of
+        layer/weight with commas between them, such as "norm*/beta"; they are
+        learned from the last mini-batch of each task.
     """
 
     learning_rate: float = 1e-3
@@ -60,6 +63,7 @@ class InnerConfig:
     weight_decay: float = 1.0
     mixed_bfloat16: bool = False
     inner_beta1: float = 0.0
+    inner_frozen: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in (("inner_optimizer", ("adam", "sgd")),

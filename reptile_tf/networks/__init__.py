@@ -6,8 +6,15 @@ from reptile_tf.networks.cloning import (
     copied,
     inner_clone,
 )
-from reptile_tf.networks.paper_networks import mini_imagenet, omniglot, sine
+from reptile_tf.networks.paper_networks import (
+    maml_mini_imagenet,
+    maml_omniglot,
+    mini_imagenet,
+    omniglot,
+    sine,
+)
 from reptile_tf.networks.refusals import operations
 
 __all__ = ["CONVOLUTIONS", "FOR_XLA", "copied", "inner_clone",
-           "mini_imagenet", "omniglot", "operations", "sine"]
+           "maml_mini_imagenet", "maml_omniglot", "mini_imagenet", "omniglot",
+           "operations", "sine"]

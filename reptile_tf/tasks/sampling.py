@@ -20,18 +20,28 @@ def draw_examples(
     """Indices [ways, count] of distinct examples of `ways` distinct classes.
 
     Rows are in random order: the row number is the label of its class.
+
+    Args:
+      classes: for each class the indices [m] of its examples; or [turns, m],
+        of which a task is given one row, drawn at random.
+      ways: N.
+      count: examples of a class.
+      rng: draws them.
     """
+    def examples(indices):
+        if indices.ndim == 2:
+            indices = indices[rng.integers(len(indices))]
+        return indices[rng.permutation(len(indices))[:count]]
+
     chosen = rng.choice(len(classes), ways, replace=False)
-    return np.stack([
-        classes[c][rng.permutation(len(classes[c]))[:count]] for c in chosen
-    ])
+    return np.stack([examples(classes[c]) for c in chosen])
 
 
 class TaskSampler:
     """Draws the mini-batches of training tasks; a `Sampler`.
 
     Args:
-      classes: for each class the indices [n] of its examples.
+      classes: of training, as for `draw_examples`.
       config: how a task is drawn.
       rng: the training generator; `rng.bit_generator.state` is the sampler's
         whole state.

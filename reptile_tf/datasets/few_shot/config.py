@@ -4,11 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from reptile_tf.configuration.checks import at_least
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets import files
 from reptile_tf.errors import InputError
+
+NETWORKS = ("reptile", "maml")
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,11 @@ class ImageConfig(Config):
     """Flags of N-way classification of images."""
 
     classes: int = flag(5, "N, the ways: classes per task", True)
+    network: str = flag(
+        "reptile", "whose network, pixels and turns of the classes: reptile, "
+        "of the Reptile rows (Nichol et al., arXiv 1803.02999); maml, of the "
+        "MAML and FOMAML rows (Finn et al., arXiv 1703.03400)", True,
+        NETWORKS)
     transductive: bool | None = flag(
         None, "batch norm over all test examples of a task at once; unset "
         "evaluates both modes")
@@ -40,14 +49,15 @@ class ImageConfig(Config):
         """Raise InputError if the classes or their examples do not suffice.
 
         Args:
-          splits: for each split, for each class its examples.
+          splits: for each split, for each class its examples, or several
+            rows of them, each the class in another way.
           labels: for each split, what its classes are called; else their
             numbers.
         """
         for split, classes in splits.items():
             names = range(len(classes)) if labels is None else labels[split]
-            self._check_split(split, dict(zip(names, map(len, classes),
-                                              strict=True)))
+            sizes = (np.shape(examples)[-1] for examples in classes)
+            self._check_split(split, dict(zip(names, sizes, strict=True)))
 
     def _check_split(self, split: str, sizes: dict[Any, int]) -> None:
         if len(sizes) < self.classes:

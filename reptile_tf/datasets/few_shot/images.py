@@ -45,7 +45,8 @@ class ImageData:
     Attributes:
       images: uint8 [n, H, W, C], all splits in one table.
       splits: for "train", "test" and perhaps "val", for each class the
-        indices [m] of its images.
+        indices [m] of its images; or [turns, m], of which a task is given one
+        row.
       source: where they came from.
       key: stands for the pixels in the fingerprint, where reading them all
         would take long.
@@ -66,5 +67,6 @@ class ImageData:
                            if self.key is None else self.key.encode())
         for name in sorted(self.splits):
             for indices in self.splits[name]:
-                value = zlib.crc32(np.asarray(indices, np.int64), value)
+                value = zlib.crc32(
+                    np.ascontiguousarray(indices, np.int64), value)
         return value

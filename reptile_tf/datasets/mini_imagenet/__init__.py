@@ -8,9 +8,10 @@ from reptile_tf.datasets.mini_imagenet.dataset import (
     NAME,
     PER_CLASS,
     load,
+    network_of,
 )
 
 CONFIG = MiniImageNetConfig
 
 __all__ = ["CONFIG", "DEFAULTS", "FILLS_A_THREAD", "NAME", "PER_CLASS",
-           "MiniImageNetConfig", "load", "table"]
+           "MiniImageNetConfig", "load", "network_of", "table"]

@@ -6,6 +6,7 @@ the forms of `forms`, which are decoded once (`prepared`).
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -26,6 +27,8 @@ FILLS_A_THREAD = True
 DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
 CLASSES = {"train": 64, "val": 16, "test": 20}
 PER_CLASS = 600
+NETWORKS = {"reptile": networks.mini_imagenet,
+            "maml": networks.maml_mini_imagenet}
 # Of a GPU's free memory, what images may take; the rest is for training.
 DEVICE_SHARE = 0.5
 
@@ -55,7 +58,7 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
         images, _splits(found.classes),
         f"{form.name} in {folder}, {len(images):,} images, resize filter "
         f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
-    return FewShotImages(data, config, _network_of(config),
+    return FewShotImages(data, config, network_of(config),
                          _on_device(config, images.nbytes))
 
 
@@ -107,10 +110,13 @@ def check_classes(classes: prepared.Counts, folder: Path,
             *short]))
 
 
-def _network_of(config: MiniImageNetConfig):
+def network_of(config: MiniImageNetConfig
+               ) -> Callable[[int, int], keras.Model]:
+    """(ways, seed) -> the network that --network names, of the images' size.
+    """
     def build(ways: int, seed: int) -> keras.Model:
-        return networks.mini_imagenet(ways, seed, config.image_size,
-                                    config.channels)
+        return NETWORKS[config.network](ways, seed, config.image_size,
+                                        config.channels)
     return build
 
 

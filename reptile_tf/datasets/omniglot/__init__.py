@@ -6,6 +6,7 @@ from reptile_tf.datasets.omniglot.dataset import (
     FILLS_A_THREAD,
     OmniglotConfig,
     load,
+    network_of,
     split,
 )
 from reptile_tf.datasets.omniglot.drawings import collect, shrink
@@ -14,5 +15,5 @@ from reptile_tf.datasets.omniglot.forms import ADDRESS, ARCHIVES, NAME
 CONFIG = OmniglotConfig
 
 __all__ = ["ADDRESS", "ARCHIVES", "CONFIG", "DEFAULTS", "FILLS_A_THREAD",
-           "NAME", "OmniglotConfig", "collect", "load", "shrink", "split",
-           "table"]
+           "NAME", "OmniglotConfig", "collect", "load", "network_of", "shrink",
+           "split", "table"]

@@ -1,14 +1,18 @@
 """Omniglot: 1,623 characters, 20 drawings each (paper, section 6.1).
 
 All characters of both of the data set's own halves are taken together and
-split anew: 1,200 drawn by the seed train, 423 test. Each training character
-turned by 90, 180 and 270 degrees is a further class. Pixels as in the authors'
-code: 105 -> 28 by nearest neighbour, then the rotation; paper 1, ink 0.
+split anew: 1,200 drawn by the seed train, 423 test. Pixels as in the authors'
+code: 105 -> 28 by nearest neighbour, then the rotation; paper 1, ink 0. Each
+training character turned by 90, 180 and 270 degrees is a further class. In
+Finn et al.'s code (--network=maml) paper is 0 and ink 1, and a task turns each
+of its characters at random, in validation and test too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from reptile_tf import networks
@@ -25,6 +29,7 @@ from reptile_tf.tasks import SPLIT_STREAM, generator
 FILLS_A_THREAD = True
 DEFAULTS: dict = {}
 TRAINING_CHARACTERS = 1200
+NETWORKS = {"reptile": networks.omniglot, "maml": networks.maml_omniglot}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class OmniglotConfig(few_shot.ImageConfig):
 
 
 def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
-          changes: Changes = UNCHANGED) -> ImageData:
+          changes: Changes = UNCHANGED, network: str = "reptile"
+          ) -> ImageData:
     """Draw the split and add the rotations.
 
     Args:
@@ -51,6 +57,8 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
       seed: draws the 1,200 training characters.
       val_classes: of those, how many are set apart for validation.
       source, changes: for the log.
+      network: whose pixels and classes: a class is one turn of a character
+        ("reptile"), or a character in all four ("maml").
     """
     if not 0 <= val_classes < TRAINING_CHARACTERS:
         raise InputError(
@@ -60,17 +68,23 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
     number, count = drawings.shape[:2]
     order = generator(seed, SPLIT_STREAM).permutation(number)
     cut = TRAINING_CHARACTERS - val_classes
-    train, val, test = np.split(order, [cut, TRAINING_CHARACTERS])
-    turned = [np.rot90(drawings[train], turns, (2, 3)) for turns in range(4)]
-    images = np.concatenate([*turned, drawings[val], drawings[test]])
-    classes = list(np.arange(images.shape[0] * count).reshape(-1, count))
-    splits = {"train": classes[:4 * cut],
-              "val": classes[4 * cut:4 * cut + val_classes],
-              "test": classes[4 * cut + val_classes:]}
+    images, splits, start = [], {}, 0
+    for name, characters in zip(
+            ("train", "val", "test"),
+            np.split(order, [cut, TRAINING_CHARACTERS]), strict=True):
+        turns = 4 if name == "train" or network == "maml" else 1
+        images += [np.rot90(drawings[characters], i, (2, 3))
+                   for i in range(turns)]
+        places = start + np.arange(turns * len(characters) * count).reshape(
+            turns, len(characters), count)
+        start += places.size
+        splits[name] = list(places.swapaxes(0, 1) if network == "maml"
+                            else places.reshape(-1, count))
     if not val_classes:
         del splits["val"]
-    return ImageData(images.reshape(-1, SIZE, SIZE, 1), splits, source,
-                     changes=changes)
+    images = np.concatenate(images).reshape(-1, SIZE, SIZE, 1)
+    return ImageData(255 - images if network == "maml" else images, splits,
+                     source, changes=changes)
 
 
 def load(config: OmniglotConfig) -> few_shot.FewShotImages:
@@ -88,5 +102,11 @@ def load(config: OmniglotConfig) -> few_shot.FewShotImages:
         found, source = (recognize(Path(config.data_dir)) if config.data_dir
                          else automatic())
         drawings, changes = collect(found, source)
-    data = split(drawings, config.seed, config.val_classes, source, changes)
-    return few_shot.FewShotImages(data, config, networks.omniglot)
+    data = split(drawings, config.seed, config.val_classes, source, changes,
+                 config.network)
+    return few_shot.FewShotImages(data, config, network_of(config))
+
+
+def network_of(config: OmniglotConfig) -> Callable[[int, int], keras.Model]:
+    """(ways, seed) -> the network that --network names."""
+    return NETWORKS[config.network]
