@@ -112,7 +112,8 @@ class SharedMetaBatch:
         """Mean D of all tasks, the share of spoilt v; own state after."""
         (*displacement, spoilt), (v, m, t) = self._replicas.mean(
             lambda rows: self._part_of_replica(phi, state.t, rows),
-            ([state.v, state.m], batches.map_inputs(self._lookup)))
+            ([state.v, state.m], batches.map_inputs(
+                lambda x: self.engine.computed(self._lookup(x)))))
         return displacement, spoilt, InnerState(v, t[0], m)
 
 
