@@ -1,7 +1,7 @@
 """What a sitting at a GPU needs, in one command of at most 8 minutes.
 
     python benchmarks/gpu.py --out=DIR [--only=NAME,NAME] [--seconds=450]
-        [--notests] [--peer_python=python3]
+        [--notests] [--peer_python=python3] [--profile=NAME,NAME]
 
 Each measurement is a process of its own: all of them trace and compile side by
 side, and when all are ready each is timed alone, one after the other, under a
@@ -177,7 +177,45 @@ def median_seconds(fn, seconds: float) -> float:
     return statistics.median(times)
 
 
-def measure(name: str, out: Path, others: int, deadline: float) -> None:
+def profile(fn, folder: Path, most: int = 40) -> dict:
+    """Where a call's time goes: the device's busy time, the longest kernels.
+
+    Returns:
+      "span_ms" from the first kernel's start to the last one's end, "busy_ms"
+      of it, "launches", and "kernels": [name, times, ms in all].
+    """
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    tf.profiler.experimental.start(str(folder))
+    fn()
+    tf.profiler.experimental.stop()
+    space = xplane_pb2.XSpace()
+    space.ParseFromString(next(folder.rglob("*.xplane.pb")).read_bytes())
+    kernels, spans = {}, []
+    for plane in space.planes:
+        for line in plane.lines:
+            if "GPU" not in plane.name or not line.name.startswith("Stream"):
+                continue
+            for event in line.events:
+                start = line.timestamp_ns / 1e6 + event.offset_ps / 1e9
+                ms = event.duration_ps / 1e9
+                spans.append((start, start + ms))
+                name = plane.event_metadata[event.metadata_id].name
+                times, total = kernels.get(name, (0, 0))
+                kernels[name] = times + 1, total + ms
+    busy = end = 0
+    for start, stop in sorted(spans):
+        busy += max(stop - max(start, end), 0)
+        end = max(end, stop)
+    return {"span_ms": end - min(spans)[0] if spans else 0, "busy_ms": busy,
+            "launches": len(spans), "kernels": sorted(
+                ([name, *x] for name, x in kernels.items()),
+                key=lambda row: -row[2])[:most]}
+
+
+def measure(name: str, out: Path, others: int, deadline: float,
+            profiled: bool) -> None:
     """A worker's whole work: compile, wait for the others, time alone."""
     found = {"name": name}
 
@@ -210,6 +248,8 @@ def measure(name: str, out: Path, others: int, deadline: float) -> None:
                 write(ms=1e3 * each, ms_with_sampling=1e3 * median_seconds(
                     with_sampling, 1) / units)
             write(peak_mb=measurement.peak_mb())
+            if profiled:
+                write(profile=profile(timed, out / f"{name}.trace"))
     except Exception as e:
         write(error=f"{type(e).__name__}: {e}"[:500])
         raise
@@ -277,21 +317,28 @@ def main() -> None:
                         help="interpreter with JAX and PyTorch; none: no peers")
     parser.add_argument("--notests", action="store_true",
                         help="measure only")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", default="",
+                        help="measurements whose kernels are listed too, for "
+                        "TensorBoard in NAME.trace")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.worker:
-        name, others, deadline = args.worker
+        name, others, deadline, profiled = args.worker
         sys.argv[1:] = []
         from absl import flags
         flags.FLAGS(sys.argv)
-        measure(name, args.out, int(others), float(deadline))
+        measure(name, args.out, int(others), float(deadline),
+                profiled == "profiled")
         return
-    names = args.only.split(",")
-    unknown = [name for name in names if name not in MEASUREMENTS]
-    if unknown:
-        parser.error(f"--only={unknown[0]} is none of "
-                     f"{', '.join(MEASUREMENTS)}")
+    names, profiled = (list(filter(None, x.split(",")))
+                       for x in (args.only, args.profile))
+    for flag, among, allowed in (("only", names, MEASUREMENTS),
+                                 ("profile", profiled, names)):
+        for name in among:
+            if name not in allowed:
+                parser.error(
+                    f"--{flag}={name} is none of {', '.join(allowed)}")
     for stale in args.out.glob("*.ready"):
         stale.unlink()
     start = time.time()
@@ -307,8 +354,9 @@ def main() -> None:
         with open(args.out / f"{name}.log", "w") as log:
             workers.append(subprocess.Popen(
                 [sys.executable, __file__, f"--out={args.out}", "--worker",
-                 name, str(len(names)), str(deadline)], env=env, stdout=log,
-                stderr=subprocess.STDOUT))
+                 name, str(len(names)), str(deadline),
+                 "profiled" if name in profiled else "plain"], env=env,
+                stdout=log, stderr=subprocess.STDOUT))
     for worker in workers:
         try:
             worker.wait(max(end - time.time(), 0))
