@@ -66,6 +66,9 @@ def test_finn_et_als_networks():
     dense = omniglot.layers[-1].kernel.numpy()
     assert abs(dense.std() - 1) < 0.05 and np.abs(dense).max() > 2
     assert np.abs(mini.layers[-1].kernel).max() <= np.sqrt(6 / 805)
+    images = np.array([0, 1, 0.25], "float32").reshape(3, 1, 1, 1)
+    np.testing.assert_array_equal(
+        np.ravel(omniglot.layers[0](images)), [1, 0, 0.75])
     last = np.arange(2 * 2 * 2 * 64, dtype="float32").reshape(2, 2, 2, 64)
     np.testing.assert_allclose(
         omniglot.get_layer("mean")(last), last.mean((1, 2)))

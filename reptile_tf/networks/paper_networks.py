@@ -18,7 +18,8 @@ from reptile_tf.tasks import WEIGHTS_STREAM, generator
 def _convolutional(
     name: str, shape: Sequence[int], ways: int, seed: int, filters: int,
     strides: int, after: Callable[[int], list[keras.layers.Layer]],
-    head: keras.layers.Layer, gamma: bool = True,
+    head: keras.layers.Layer, before: Sequence[keras.layers.Layer] = (),
+    gamma: bool = True,
     dense: Callable[..., keras.initializers.Initializer] =
         keras.initializers.GlorotUniform,
 ) -> keras.Model:
@@ -32,6 +33,7 @@ def _convolutional(
       filters, strides: of the convolutions.
       after: i -> what follows the i-th normalization.
       head: what precedes the dense layer.
+      before: what precedes the first convolution.
       gamma: whether a normalization has one, beside its beta.
       dense: makes the initializer of the dense kernel from its seed.
     """
@@ -40,7 +42,7 @@ def _convolutional(
     def initializer(kind):
         return kind(seed=int(rng.integers(2**31)))
 
-    layers = [keras.Input(shape)]
+    layers = [keras.Input(shape), *before]
     for i in range(1, 5):
         layers += [
             keras.layers.Conv2D(
@@ -71,14 +73,17 @@ def omniglot(ways: int, seed: int = 0) -> keras.Model:
 def maml_omniglot(ways: int, seed: int = 0) -> keras.Model:
     """Images [B, 28, 28, 1] to logits [B, ways], as in Finn et al.'s code.
 
-    As `omniglot`, but for the normalizations, which have beta and no gamma,
-    the mean over the last 2x2 positions, which the dense layer is given, and
-    its kernel, which is normal of deviation 1. 112,005 weights 5-way.
+    As `omniglot`, of the same images, but for their inversion, which makes
+    ink 1 and paper 0, the normalizations, which have beta and no gamma, the
+    mean over the last 2x2 positions, which the dense layer is given, and its
+    kernel, which is normal of deviation 1. 112,005 weights 5-way.
     """
     return _convolutional(
         "maml_omniglot", [28, 28, 1], ways, seed, 64, 2,
         lambda i: [_relu(i)],
-        keras.layers.GlobalAveragePooling2D(name="mean"), gamma=False,
+        keras.layers.GlobalAveragePooling2D(name="mean"),
+        before=[keras.layers.Rescaling(-1.0, 1.0, name="invert")],
+        gamma=False,
         dense=functools.partial(keras.initializers.RandomNormal, stddev=1.0))
 
 

@@ -21,10 +21,10 @@ class ImageConfig(Config):
 
     classes: int = flag(5, "N, the ways: classes per task", True)
     network: str = flag(
-        "reptile", "whose network, pixels and turns of the classes: reptile, "
-        "of the Reptile rows (Nichol et al., arXiv 1803.02999); maml, of the "
-        "MAML and FOMAML rows (Finn et al., arXiv 1703.03400)", True,
-        NETWORKS)
+        "reptile", "whose network and, on Omniglot, turns of the characters: "
+        "reptile, of the Reptile rows (Nichol et al., arXiv 1803.02999); "
+        "maml, of the MAML and FOMAML rows (Finn et al., arXiv 1703.03400)",
+        True, NETWORKS)
     transductive: bool | None = flag(
         None, "batch norm over all test examples of a task at once; unset "
         "evaluates both modes")

@@ -1,11 +1,11 @@
 """Omniglot: 1,623 characters, 20 drawings each (paper, section 6.1).
 
 All characters of both of the data set's own halves are taken together and
-split anew: 1,200 drawn by the seed train, 423 test. Pixels as in the authors'
-code: 105 -> 28 by nearest neighbour, then the rotation; paper 1, ink 0. Each
-training character turned by 90, 180 and 270 degrees is a further class. In
-Finn et al.'s code (--network=maml) paper is 0 and ink 1, and a task turns each
-of its characters at random, in validation and test too.
+split anew: 1,200 drawn by the seed train, 423 test. Each training character
+turned by 90, 180 and 270 degrees is a further class; in Finn et al.'s code
+(--network=maml) a task turns each of its characters at random instead, in
+validation and test too. Pixels as in the authors' code: 105 -> 28 by nearest
+neighbour, then the rotation; paper 1, ink 0.
 """
 
 from collections.abc import Callable
@@ -57,8 +57,8 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
       seed: draws the 1,200 training characters.
       val_classes: of those, how many are set apart for validation.
       source, changes: for the log.
-      network: whose pixels and classes: a class is one turn of a character
-        ("reptile"), or a character in all four ("maml").
+      network: whose classes: one turn of a character each ("reptile"), or a
+        character in all four ("maml").
     """
     if not 0 <= val_classes < TRAINING_CHARACTERS:
         raise InputError(
@@ -82,9 +82,8 @@ def split(drawings: np.ndarray, seed: int, val_classes: int, source: str,
                             else places.reshape(-1, count))
     if not val_classes:
         del splits["val"]
-    images = np.concatenate(images).reshape(-1, SIZE, SIZE, 1)
-    return ImageData(255 - images if network == "maml" else images, splits,
-                     source, changes=changes)
+    return ImageData(np.concatenate(images).reshape(-1, SIZE, SIZE, 1),
+                     splits, source, changes=changes)
 
 
 def load(config: OmniglotConfig) -> few_shot.FewShotImages:
