@@ -5,12 +5,12 @@
 
 Each measurement is a process of its own: all of them trace and compile side by
 side, and when all are ready each is timed alone, one after the other, under a
-lock. Beside them run the tests marked `gpu`, to DIR/tests.txt. What one has
-found is in DIR/NAME.json at once, so that a sitting that is cut off leaves what
-it had; DIR/table.txt is the whole. Peers (peers/) run last, with the
-interpreter that has JAX and PyTorch. Random images, the hyper-parameters of
-configs/, TF32 off unless the name says so. On a CPU the same runs with less
-work a call.
+lock. What one has found is in DIR/NAME.json at once, so that a sitting that is
+cut off leaves what it had; DIR/table.txt is the whole. Then come the peers
+(peers/), with the interpreter that has JAX and PyTorch, and in the time that is
+left the tests marked `gpu`, to DIR/tests.txt. Random images, the
+hyper-parameters of configs/, TF32 off unless the name says so. On a CPU the
+same runs with less work a call.
 """
 
 import argparse
@@ -18,16 +18,19 @@ import dataclasses
 import fcntl
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-SGD = ("--inner_optimizer=sgd", "--learning_rate=0.003")
+# Agreement needs a rate at which an inner step does not turn rounding into
+# another way of the ReLUs: at 0.003 a change of phi by 1e-6 moved D by 6 to 50
+# %, at this rate by 2e-3 at most, and one of TF32's size by 4 %.
+SGD = ("--inner_optimizer=sgd", "--learning_rate=1e-6")
 OMNIGLOT, TWENTY = {"dataset": "omniglot"}, {"dataset": "omniglot", "ways": 20}
 MINI = {"dataset": "miniimagenet"}
 NONDETERMINISTIC = "--xla_gpu_deterministic_ops=false"
@@ -260,13 +263,15 @@ def measure(name: str, out: Path, others: int, deadline: float,
 def run_tests(out: Path, end: float) -> str:
     """The last line of the tests that must hold on a GPU."""
     with open(out / "tests.txt", "w") as log:
+        tests = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-m", "gpu"],
+            cwd=HERE.parent, stdout=log, stderr=subprocess.STDOUT)
         try:
-            subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "-m", "gpu"],
-                cwd=HERE.parent, stdout=log, stderr=subprocess.STDOUT,
-                timeout=max(end - time.time(), 1))
+            tests.wait(max(end - time.time(), 0))
         except subprocess.TimeoutExpired:
-            log.write("\nnot done in time\n")
+            # pytest then says what has failed so far.
+            tests.send_signal(signal.SIGINT)
+            tests.wait()
     return (out / "tests.txt").read_text().strip().splitlines()[-1]
 
 
@@ -344,9 +349,7 @@ def main() -> None:
     start = time.time()
     # Half for tracing and compiling, then those that are ready are timed.
     end, deadline = start + args.seconds, start + args.seconds / 2
-    workers, tests = [], None
-    if not args.notests:
-        tests = ThreadPoolExecutor(1).submit(run_tests, args.out, deadline)
+    workers = []
     for name in names:
         env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", XLA_FLAGS=" ".join(
             [os.environ.get("XLA_FLAGS", ""),
@@ -363,10 +366,10 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
     lines = table(names, args.out)
-    if tests:
-        lines.append(f"tests marked gpu: {tests.result()}")
     if args.peer_python:
         lines += peers(args.peer_python, args.out, end)
+    if not args.notests:
+        lines.append(f"tests marked gpu: {run_tests(args.out, end)}")
     (args.out / "table.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -27,7 +27,9 @@ TASKS, WIDTH = 2, 4
 WEIGHTS = (0.5, 0.0, -2.0)
 NETWORKS = {
     "omniglot": lambda: networks.omniglot(3, 2),
+    "maml_omniglot": lambda: networks.maml_omniglot(3, 2),
     "mini_imagenet": lambda: networks.mini_imagenet(3, 2, 28, 1),
+    "maml_mini_imagenet": lambda: networks.maml_mini_imagenet(3, 2, 28, 1),
     "sine": lambda: networks.sine(2),
 }
 ENGINES = {
@@ -39,7 +41,9 @@ ENGINES = {
 # A GPU's choice, marked so, is the one of XLA with the tasks side by side.
 EACH = [pytest.param(n, e, marks=(
             [pytest.mark.gpu] if e == "XLA, side by side" else []))
-        for n in NETWORKS for e in ENGINES]
+        for n in NETWORKS for e in ENGINES
+        # Finn et al.'s differ by few layers: by the engines of a run.
+        if "maml" not in n or e in ("XLA, side by side", "graph, one each")]
 
 
 @functools.cache
@@ -107,33 +111,30 @@ def oracle(network, name):
             *(x[i] for x in batches)))[0]) for i in range(TASKS)], 0)
 
 
-def computed(network, engine, names):
-    """The engine's, of all these rules in one compiled function."""
+def computed(network, engine, name):
+    """The engine's; of one rule, as in a run: XLA fails to compile all of
+    them in one function for a GPU ("a cycle is detected")."""
     engine = ENGINES[engine]
     phi = [v.value.value() for v in model_of(
         network, "float32").trainable_variables]
-
-    loops = [loop_of(network, "float32", engine, REGISTRY[name].second_order)
-             for name in names]
+    inner = loop_of(network, "float32", engine, REGISTRY[name].second_order)
 
     def run(phi, batches):
-        return [mean_displacement(
+        return mean_displacement(
             REGISTRY[name].with_weights(WEIGHTS), inner, phi,
             inner.initial_state(), batches, "parallel", engine)[0]
-            for name, inner in zip(names, loops, strict=True)]
 
-    found = engine.function(run)(phi, batches_of(network, "float32"))
-    return {name: flat(d) for name, d in zip(names, found, strict=True)}
+    return flat(engine.function(run)(phi, batches_of(network, "float32")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network, engine", EACH)
 def test_every_rule_by_every_engine(subtests, network, engine):
     """XLA's own pooling would be off by 2e-2 in MAML on Mini-ImageNet's."""
-    found = computed(network, engine, tuple(REGISTRY))
     for name in REGISTRY:
         with subtests.test(name):
             want = oracle(network, name)
             assert np.linalg.norm(want) > 1e-3
-            error = np.linalg.norm(found[name] - want) / np.linalg.norm(want)
+            error = np.linalg.norm(
+                computed(network, engine, name) - want) / np.linalg.norm(want)
             assert error < CLOSE, error
