@@ -17,6 +17,7 @@ _HOMES = {
     "MetaConfig": "learning.meta_config",
     "MetaTrainer": "learning.meta_training",
     "cross_entropy": "learning.losses",
+    "load": "trained",
     "meta_train": "learning.meta_training",
     "squared_error": "learning.losses",
 }

@@ -1,0 +1,107 @@
+"""Puts a finished run's initialization, with its card, into initializations/.
+
+    python docs/tooling/publish_initialization.py RUN_DIR FLAGFILE [NOTE]
+
+FLAGFILE is the name of one of configs/, without .cfg, and the initialization's.
+NOTE is what the card says about the training beyond the run's own record.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from reptile_tf import quiet_tensorflow  # noqa: E402, F401, I001
+
+from reptile_tf import trained  # noqa: E402
+from reptile_tf.datasets.few_shot.results import mode_name  # noqa: E402
+
+CARD = """# {name}
+
+{algorithm} on Omniglot, {ways}-way {shots}-shot, seed {seed}: an initialization that
+adapts to drawings of {ways} characters that it has never seen.
+
+```python
+import reptile_tf
+
+learner = reptile_tf.load("{name}")
+adapted = learner.adapt(support_images, support_labels)  # [S, 28, 28, 1], [S]
+logits = adapted.predict(query_images, transductive=True)  # [Q, {ways}]
+```
+
+Images are 28x28 floats, paper 1 and ink 0, the drawing upright or turned. Labels are
+0 to {last}. `adapt` makes {steps} steps on all that it is given, {batch} images a step,
+as in the evaluation below.
+
+| accuracy, % | {count:,} tasks of test characters | untrained, {untrained:,} tasks |
+|---|---|---|
+{rows}
+
+± is the 95 % interval over tasks. In transduction the {ways} queries of a task, one of each
+character, are normalized together.
+
+- **Training**: [`configs/{name}.cfg`](../../configs/{name}.cfg), {iters:,}
+  meta-iterations.{note} One run; its seed was chosen beforehand.
+- **Evaluated** with commit {commit}, TensorFlow {tensorflow}, Keras {keras}, on
+  {device}. [`result.json`](result.json) has all of it.
+- **Data**: Omniglot (Lake, Salakhutdinov, Tenenbaum, 2015), MIT licence; {classes}. None
+  of the test characters was trained on, and nothing was chosen by them.
+- **Licence**: MIT, as this repository.
+- **Limits**: single handwritten characters, black on white, 1-bit, drawn with a thin pen
+  and shrunk to 28x28 by nearest neighbour. Photographs, grey scans, digits cut out
+  of other data sets and other resolutions have not been measured. Not for recognizing
+  text or people, nor for a decision that matters without a measurement on data of
+  your own.
+
+`sha256sum -c SHA256SUMS` checks the files; `reptile_tf.load` does so each time.
+"""
+CLASSES = {
+    "maml": "1,100 characters, turned, for training, 100 for validation and "
+            "423 for testing",
+    "reptile": "1,200 characters, turned, for training and 423 for testing"}
+
+
+def row(result: dict, cell: dict) -> str:
+    """A line of the card's table."""
+    def accuracy(r):
+        return f"{100 * r['accuracy']:.2f} ± {100 * r['ci95']:.2f}"
+
+    before, = (r for r in result["untrained"] if all(
+        r[key] == cell[key] for key in ("split", "shots", "transductive")))
+    return (f"| {cell['shots']}-shot {mode_name(cell['transductive'])} | "
+            f"{accuracy(cell)} | {accuracy(before)} |")
+
+
+def publish(run: Path, name: str, note: str) -> None:
+    """Write initializations/NAME anew."""
+    result = json.loads((run / "result.json").read_text())
+    flags = dict(line[2:].partition("=")[::2] for line in
+                 (run / "flags.cfg").read_text().splitlines())
+    folder = trained.FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(run / "initialization", folder)
+    (folder / "result.json").write_text(
+        (run / "result.json").read_text().replace(
+            result["data_source"], result["data_source"].split(" in ")[0]))
+    cells = [r for r in result["results"] if r["split"] == "test"]
+    (folder / "README.md").write_text(CARD.format(
+        name=name, algorithm=result["algorithm"].upper() if "maml" in name
+        else "Reptile", ways=result["ways"], last=result["ways"] - 1,
+        shots=" and ".join(map(str, result["shots"])), seed=result["seed"],
+        steps=cells[0]["eval_iters"], batch=cells[0]["eval_batch"],
+        count=cells[0]["tasks"], untrained=result["untrained"][0]["tasks"],
+        rows="\n".join(row(result, cell) for cell in cells),
+        iters=result["meta_iters"], note=f" {note}" if note else "",
+        commit=result["commit"][:7], device=result["device"],
+        classes=CLASSES[flags.get("network", "reptile")],
+        **{k: result["versions"][k] for k in ("tensorflow", "keras")}))
+    files = sorted(p for p in folder.glob("**/*") if p.is_file())
+    (folder / trained.CHECKSUMS).write_text("".join(
+        f"{trained.digest_of(p)}  {p.relative_to(folder)}\n" for p in files))
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]), *sys.argv[2:3], " ".join(sys.argv[3:]))

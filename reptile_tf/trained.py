@@ -1,0 +1,51 @@
+"""Trained initializations that come with the package, by their names.
+
+Each is a folder of `initializations`: what `Learner.save` wrote, the run's
+result.json, a card (README.md) that says what it was trained on, how well it
+does and what it is not for, and the checksums of all of them.
+"""
+
+import hashlib
+from pathlib import Path
+
+import reptile_tf
+from reptile_tf.errors import InputError
+from reptile_tf.learning.learner import Learner
+
+# A link to the folder beside the package.
+FOLDER = Path(reptile_tf.__file__).parent / "initializations"
+CHECKSUMS = "SHA256SUMS"
+
+
+def names() -> list[str]:
+    """Of all that are there."""
+    return sorted(p.parent.name for p in FOLDER.glob(f"*/{CHECKSUMS}"))
+
+
+def load(name: str) -> Learner:
+    """The learner of an initialization that comes with the package.
+
+    Args:
+      name: one of `names`, such as "omniglot_5way_1shot_fomaml".
+
+    Raises:
+      InputError: another name, or files that are not those published.
+    """
+    if name not in names():
+        raise InputError(
+            f"no initialization {name!r} comes with the package: use "
+            f"{' or '.join(names())}; Learner.load reads a run's folder")
+    folder = FOLDER / name
+    for line in (folder / CHECKSUMS).read_text().splitlines():
+        digest, _, file = line.partition("  ")
+        path = folder / file
+        if not path.exists() or digest_of(path) != digest:
+            raise InputError(
+                f"{path} is not the published file: install the package, or "
+                "check the repository out, again")
+    return Learner.load(folder)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,104 @@
+"""The initializations that come with the package."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reptile_tf
+from reptile_tf import trained
+from reptile_tf.configuration import flags
+from reptile_tf.datasets import glyphs, omniglot
+from reptile_tf.errors import InputError
+from reptile_tf.runs.building import evaluator_of
+from reptile_tf.tasks import generator
+
+ROOT = Path(__file__).parent.parent
+NAMES = [p.name for p in sorted((ROOT / "initializations").iterdir())]
+TASKS = 200
+
+
+def test_each_folder_has_its_name_and_its_flagfile():
+    assert trained.names() == NAMES and NAMES
+    assert trained.FOLDER.resolve() == ROOT / "initializations"
+    assert all((ROOT / f"configs/{name}.cfg").exists() for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_states_the_results_and_the_checksums_are_of_all_files(name):
+    folder = ROOT / "initializations" / name
+    result = json.loads((folder / "result.json").read_text())
+    card = (folder / "README.md").read_text()
+    stated = {float(x) for x in re.findall(r"\| (\d+\.\d\d) ±", card)}
+    assert stated == {round(100 * r["accuracy"], 2)
+                      for r in result["results"] + result["untrained"]
+                      if r["split"] == "test"}
+    assert f'load("{name}")' in card and result["commit"][:7] in card
+    assert "dirty" not in result["commit"]
+    listed = {}
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split("  ")
+        listed[file] = digest
+    files = {str(p.relative_to(folder)): hashlib.sha256(
+        p.read_bytes()).hexdigest() for p in folder.glob("**/*")
+        if p.is_file() and p.name != "SHA256SUMS"}
+    assert listed == files
+
+
+def test_another_name_is_answered_with_the_list():
+    with pytest.raises(InputError, match=f"'mnist' comes.*{NAMES[0]}"):
+        reptile_tf.load("mnist")
+    with pytest.raises(InputError, match=NAMES[0]):
+        reptile_tf.load("../configs")
+
+
+def test_a_damaged_file_is_named(monkeypatch, tmp_path):
+    shutil.copytree(ROOT / "initializations" / NAMES[0], tmp_path / NAMES[0])
+    monkeypatch.setattr(trained, "FOLDER", tmp_path)
+    index = tmp_path / NAMES[0] / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes()[:-1])
+    with pytest.raises(InputError, match="variables.index is not the publ"):
+        trained.load(NAMES[0])
+    index.unlink()
+    with pytest.raises(InputError, match="variables.index is not the publ"):
+        trained.load(NAMES[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_adapts_to_glyphs_that_it_was_not_trained_on(name):
+    """Half of the classes it was trained to tell are told, of other drawings
+    than any that it has seen: by chance, a fifth or a twentieth."""
+    learner = reptile_tf.load(name)
+    ways = learner.model.output_shape[1]
+    drawings = glyphs.draw(7, ways, 6)[..., None] / np.float32(255)
+    labels = np.arange(ways)
+    adapted = learner.adapt(drawings[:, 0], labels)
+    right = [np.mean(np.argmax(adapted.predict(
+        drawings[:, i], transductive=True), -1) == labels)
+        for i in range(1, 6)]
+    assert np.mean(right) > 0.5
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_the_accuracy_that_its_card_states(real_data, name):
+    config = flags.parse(
+        ["", f"--flagfile={ROOT}/configs/{name}.cfg",
+         f"--data_dir={real_data}"], omniglot.CONFIG, omniglot.DEFAULTS)
+    source, learner = omniglot.load(config), reptile_tf.load(name)
+    result = json.loads(
+        (ROOT / "initializations" / name / "result.json").read_text())
+    stated = {(r["shots"], r["transductive"]): r for r in result["results"]
+              if r["split"] == "test"}
+    for shots, batch in config.evaluations():
+        for score in evaluator_of(source, config, learner).evaluate(
+                learner.weights, learner.state, source.evaluation_tasks(
+                    "test", shots, batch, TASKS, generator(0, 77))):
+            cell = stated[shots, score.transductive]
+            assert abs(score.mean - cell["accuracy"]) < (
+                score.ci95 + cell["ci95"])
