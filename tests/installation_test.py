@@ -129,6 +129,9 @@ def test_a_wheel_works_in_an_empty_environment(installed, tmp_path):
     program = ("import tensorflow as tf; print(tf.saved_model.load("
                "'runs/one/initialization').signatures)")
     assert "adapt_and_predict" in run("python", "-c", program)
+    program = ("import reptile_tf; from reptile_tf import trained; "
+               "print(*[reptile_tf.load(n).loss for n in trained.names()])")
+    assert "cross_entropy" in run("python", "-c", program)
     for name in ("datasets/mini_imagenet/mini_imagenet_dataset_builder.py",
                  "demo/page.html", "configs/figure4_reptile.cfg"):
         assert [*installed.parent.glob(

@@ -114,11 +114,11 @@ def forks(demo):
     """(status, output) of each example and each other command."""
     folder, _ = demo
     jobs = {
-        "initialization": ["-c", examples(
-            "README.md", "Use an initialization") + "".join(
-                "\n" + examples("docs/exports.md", section)
-                for section in ("serving_default", "model.keras"))
+        "initialization": ["-c", "".join(
+            "\n" + examples("docs/exports.md", section) for section in (
+                "adapt_and_predict", "serving_default", "model.keras"))
             + WITHOUT_THE_PACKAGE],
+        "published": ["-c", examples("README.md", "Use an initialization")],
         "lite": ["-c", examples("docs/exports.md", "On a phone")
                  + "\nassert logits.shape == (2, 5)"],
         "own": ["-c", examples("README.md", "Your own model and tasks")
@@ -149,6 +149,17 @@ def test_the_demo_runs_on_the_built_in_glyphs(demo):
 def test_the_examples_of_the_initialization_run_without_this_package(forks):
     status, output = forks["initialization"]
     assert status == 0, output
+
+
+@pytest.mark.slow
+def test_the_example_of_a_published_initialization_is_right_and_short(forks):
+    status, output = forks["published"]
+    assert status == 0, output
+    answers = [int(x) for x in output if x.isdigit()]
+    right = sum(a == i % 5 for i, a in enumerate(answers))
+    assert len(answers) == 15 and right >= 12
+    assert len([line for line in examples(
+        "README.md", "Use an initialization").splitlines() if line]) <= 10
 
 
 @pytest.mark.slow

@@ -21,47 +21,50 @@ from reptile_tf.datasets.few_shot.results import mode_name  # noqa: E402
 
 CARD = """# {name}
 
-{algorithm} on Omniglot, {ways}-way {shots}-shot, seed {seed}: an initialization that
-adapts to drawings of {ways} characters that it has never seen.
+{algorithm} on Omniglot, {ways}-way {shots}-shot, seed {seed}: an
+initialization that adapts to drawings of {ways} characters that it has never
+seen.
 
 ```python
 import reptile_tf
 
 learner = reptile_tf.load("{name}")
-adapted = learner.adapt(support_images, support_labels)  # [S, 28, 28, 1], [S]
+adapted = learner.adapt(support_images, support_labels)    # [S, 28, 28, 1], [S]
 logits = adapted.predict(query_images, transductive=True)  # [Q, {ways}]
 ```
 
-Images are 28x28 floats, paper 1 and ink 0, the drawing upright or turned. Labels are
-0 to {last}. `adapt` makes {steps} steps on all that it is given, {batch} images a step,
-as in the evaluation below.
+Images are 28x28 floats, paper 1 and ink 0, the drawing upright or turned.
+Labels are 0 to {last}. `adapt` makes {steps} steps of {batch} images, as in
+the evaluation below.
 
-| accuracy, % | {count:,} tasks of test characters | untrained, {untrained:,} tasks |
+| accuracy, % | {count:,} tasks of test characters | untrained, {untrained:,} |
 |---|---|---|
 {rows}
 
-± is the 95 % interval over tasks. In transduction the {ways} queries of a task, one of each
-character, are normalized together.
+± is the 95 % interval over tasks. In transduction the {ways} queries of a
+task, one of each character, are normalized together.
 
-- **Training**: [`configs/{name}.cfg`](../../configs/{name}.cfg), {iters:,}
-  meta-iterations.{note} One run; its seed was chosen beforehand.
-- **Evaluated** with commit {commit}, TensorFlow {tensorflow}, Keras {keras}, on
+- **Training**: `configs/{name}.cfg`, {iters:,} meta-iterations.{note}
+  One run; its seed was chosen beforehand.
+- **Evaluated** with commit {commit}, TensorFlow {tensorflow}, Keras {keras},
   {device}. [`result.json`](result.json) has all of it.
-- **Data**: Omniglot (Lake, Salakhutdinov, Tenenbaum, 2015), MIT licence; {classes}. None
-  of the test characters was trained on, and nothing was chosen by them.
+- **Data**: Omniglot (Lake, Salakhutdinov, Tenenbaum, 2015), MIT licence;
+  {classes}.
+  None of the test characters was trained on, and nothing was chosen by them.
 - **Licence**: MIT, as this repository.
-- **Limits**: single handwritten characters, black on white, 1-bit, drawn with a thin pen
-  and shrunk to 28x28 by nearest neighbour. Photographs, grey scans, digits cut out
-  of other data sets and other resolutions have not been measured. Not for recognizing
-  text or people, nor for a decision that matters without a measurement on data of
+- **Limits**: single handwritten characters, black on white, 1-bit, drawn with
+  a thin pen and shrunk to 28x28 by nearest neighbour. Photographs, grey scans
+  and other resolutions have not been measured. Not for recognizing text or
+  people, nor for a decision that matters without a measurement on data of
   your own.
 
-`sha256sum -c SHA256SUMS` checks the files; `reptile_tf.load` does so each time.
+`sha256sum -c SHA256SUMS` checks the files; `reptile_tf.load` does so each
+time.
 """
 CLASSES = {
-    "maml": "1,100 characters, turned, for training, 100 for validation and "
-            "423 for testing",
-    "reptile": "1,200 characters, turned, for training and 423 for testing"}
+    "maml": "1,100 characters, turned, for training, 100 for validation, 423 "
+            "for testing",
+    "reptile": "1,200 characters, turned, for training, 423 for testing"}
 
 
 def row(result: dict, cell: dict) -> str:
