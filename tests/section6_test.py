@@ -13,7 +13,12 @@ import tiny
 
 from reptile_tf.configuration import flagfiles
 from reptile_tf.experiments import command as section6
-from reptile_tf.experiments import gradient_combinations, momentum, overlap
+from reptile_tf.experiments import (
+    gradient_combinations,
+    momentum,
+    overlap,
+    tables,
+)
 from reptile_tf.experiments.claims import Claim, combination, difference
 from reptile_tf.experiments.outcomes import Estimate, Outcome, Setting
 from reptile_tf.records import metrics as learning_curves
@@ -335,3 +340,75 @@ def test_every_setting_has_its_flagfile_and_folder():
         assert (flagfiles.FOLDER / setting.flagfile).exists()
     assert len({s.folder for s in gradient_combinations.SETTINGS.values()}
                ) == 10
+
+
+def test_the_rows_of_a_table_are_all_of_its_flagfiles():
+    for number, name in (("1", "miniimagenet"), ("2", "omniglot")):
+        dataset, rows = tables.TABLES[number]
+        assert dataset.NAME == name and len(set(rows)) == len(rows)
+        assert {flagfile for flagfile, _ in rows} == {
+            p.stem for p in flagfiles.FOLDER.glob(f"{name}_*.cfg")
+            # The same training as miniimagenet_5way's.
+            if p.stem != "miniimagenet_5way_1shot"}
+        assert {seed for flagfile, seed in rows if "shot" in flagfile} == {0}
+        assert all((flagfile, seed) in rows for seed in range(3)
+                   for flagfile, _ in rows if "shot" not in flagfile)
+
+
+def test_every_run_of_both_tables_can_be_planned(monkeypatch, tmp_path):
+    planned = []
+    monkeypatch.setattr(tables, "run_all", lambda dataset, runs, report: (
+        planned.extend(runs)))
+    for number, (_, rows) in tables.TABLES.items():
+        words = [number, "--data_dir=photos", f"--run_dir={tmp_path}"]
+        assert tables.main(["command", *words, "--eval_samples=7"]) == 0
+        assert [one.config.run_dir for one in planned] == [
+            f"{tmp_path}/{flagfile}-seed{seed}" for flagfile, seed in rows]
+        assert {(one.config.data_dir, one.config.eval_samples,
+                 one.config.eval_splits) for one in planned} == {
+            ("photos", 7, "test")}
+        assert {one.config.algorithm for one in planned} == {
+            "reptile", "maml", "fomaml"}
+        planned.clear()
+
+
+@pytest.fixture
+def table(monkeypatch, tmp_path):
+    """The command of a table of two flagfiles, with its words."""
+    monkeypatch.setattr(flagfiles, "FOLDER", tmp_path)
+    for name, rate in (("slow", 0.001), ("fast", 0.1)):
+        (tmp_path / f"{name}.cfg").write_text(
+            f"--learning_rate={rate}\n--meta_iters=2\n")
+    rows = [("fast", 0), ("slow", 0), ("fast", 1)]
+    return lambda *words: tables.main(["command", *words],
+                                      {"7": (DATASET, rows)})
+
+
+def test_a_table_is_one_command_that_goes_on(table, tmp_path, capsys):
+    short = ["--eval_samples=4", "--eval_interval=0",
+             "--eval_interval_samples=2", "--noexport",
+             f"--run_dir={tmp_path}/runs"]
+    assert table("7", *short) == 0
+    results = {p.parent.name: json.loads(p.read_text())
+               for p in tmp_path.glob("runs/*/result.json")}
+    assert set(results) == {"fast-seed0", "slow-seed0", "fast-seed1"}
+    assert all({r["split"] for r in result["results"]} == {"test"}
+               for result in results.values())
+    output = capsys.readouterr().out
+    assert output.index("fast, seed 0") < output.index("slow, seed 0")
+    assert "reptile, learning_rate=0.1" in " ".join(output.split())
+    (tmp_path / "runs/slow-seed0/result.json").unlink()
+    assert table("7", *short, "--seed=0") == 0
+    output = capsys.readouterr().out
+    assert output.count("already finished") == 1
+    assert "going on from meta-iteration 2" in output
+
+
+@pytest.mark.parametrize("words, error", [
+    ([], "which table? Give 7, and then flags"),
+    (["2"], "which table? Give 7"),
+    (["7", "--learning_rate=1"], "--learning_rate cannot be given: table7"),
+    (["7", "--no_such_flag"], "no_such_flag")])
+def test_a_table_says_what_it_cannot_do(table, capsys, words, error):
+    assert table(*words) == 1
+    assert error in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The initializations that come with the package."""
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -102,3 +103,28 @@ def test_it_has_the_accuracy_that_its_card_states(real_data, name):
             cell = stated[shots, score.transductive]
             assert abs(score.mean - cell["accuracy"]) < (
                 score.ci95 + cell["ci95"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_published_is_made_of_a_run(monkeypatch, tmp_path, name):
+    """Its card is the tool's, and names no folder of who trained it."""
+    monkeypatch.syspath_prepend(ROOT / "docs/tooling")
+    tool = importlib.import_module("publish_initialization")
+    monkeypatch.setattr(trained, "FOLDER", tmp_path / "published")
+    ours, run = ROOT / "initializations" / name, tmp_path / "run"
+    shutil.copytree(ours, run / "initialization", ignore=(
+        shutil.ignore_patterns("README.md", "SHA256SUMS", "result.json")))
+    result = json.loads((ours / "result.json").read_text())
+    result["data_source"] += " in /home/me/data"
+    (run / "result.json").write_text(json.dumps(result, indent=1))
+    flagfile = (ROOT / f"configs/{name}.cfg").read_text()
+    (run / "flags.cfg").write_text("".join(
+        line + "\n" for line in flagfile.splitlines()
+        if line.startswith("--")))
+    card = (ours / "README.md").read_text()
+    note = re.search(r"meta-iterations\.(.*)", card)[1].strip()
+    tool.publish(run, name, note)
+    made = trained.FOLDER / name
+    assert (made / "README.md").read_text() == card
+    assert "/home/me" not in (made / "result.json").read_text()
+    assert trained.load(name).adaptation == reptile_tf.load(name).adaptation

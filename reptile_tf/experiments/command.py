@@ -32,6 +32,7 @@ class Command:
       flagfiles: of its settings, in configs/; a flag in which they differ
         cannot be given.
       config: dataset.CONFIG, or a subclass with flags of the experiment.
+      figure: whether it ends in one.
 
     Attributes:
       options: the flags; None if --help was asked for.
@@ -44,10 +45,12 @@ class Command:
 
     def __init__(self, argv: Sequence[str], name: str, dataset,
                  flagfiles: Sequence[str],
-                 config: type[Config] | None = None) -> None:
+                 config: type[Config] | None = None,
+                 figure: bool = True) -> None:
         self.name, self.dataset = name, dataset
         self._argv, self._config = argv, config or dataset.CONFIG
-        plotting.require(f"{name}, which ends in a figure")
+        if figure:
+            plotting.require(f"{name}, which ends in a figure")
         first, *others = map(self._values, flagfiles)
         own = {name for values in others for name in first
                if values[name] != first[name]}
@@ -106,10 +109,14 @@ class Command:
                 [f"{s.name}: {e}" for s, e in impossible.items()])
 
     def _values(self, flagfile: str) -> dict[str, Any]:
-        """Of all of the data set's flags, with this flagfile."""
-        return dataclasses.asdict(flags.parse(
-            ["", f"--flagfile={flagfiles.FOLDER / flagfile}"],
+        """Of all of the data set's flags but its folder, with this flagfile.
+        """
+        values = dataclasses.asdict(flags.parse(
+            # Some data sets need one.
+            ["", f"--flagfile={flagfiles.FOLDER / flagfile}", "--data_dir=."],
             self.dataset.CONFIG, self.dataset.DEFAULTS))
+        del values["data_dir"]
+        return values
 
     def _refuse_flags_of(self, settings: Sequence[Setting]) -> None:
         self._refuse({flag.lstrip("-").partition("=")[0]

@@ -144,6 +144,20 @@ def run_all(dataset, planned: Sequence[PlannedRun],
     return results
 
 
+def compared(config: Config) -> Callable[[list[PlannedRun]], None]:
+    """A report of `run_all`: finished runs beside each other and the paper.
+
+    Args:
+      config: one run's; of several processes the chief reports.
+    """
+    def show(finished: list[PlannedRun]) -> None:
+        if cluster_of(config.distribution).chief:
+            print()
+            compare.show([one.config.run_dir for one in finished])
+
+    return show
+
+
 def run_lists(dataset, config: Config, runs: Sequence[dict[str, Any]],
               parse_with: Callable[..., Config]) -> None:
     """The runs of lists of --algorithm and --seed, and the table of them.
@@ -170,10 +184,4 @@ def run_lists(dataset, config: Config, runs: Sequence[dict[str, Any]],
             *(f"--{name}={value}" for name, value in which.items()),
             f"--run_dir={home}/{which['algorithm']}-seed{which['seed']}"))
         for which in runs]
-
-    def table(finished: list[PlannedRun]) -> None:
-        if cluster_of(config.distribution).chief:
-            print()
-            compare.show([one.config.run_dir for one in finished])
-
-    run_all(dataset, planned, table)
+    run_all(dataset, planned, compared(config))
