@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 SGD = ("--inner_optimizer=sgd", "--learning_rate=1e-6")
 OMNIGLOT, TWENTY = {"dataset": "omniglot"}, {"dataset": "omniglot", "ways": 20}
 MINI = {"dataset": "miniimagenet"}
+SECONDS_TO_STOP = 15
 NONDETERMINISTIC = "--xla_gpu_deterministic_ops=false"
 
 
@@ -267,12 +268,17 @@ def run_tests(out: Path, end: float) -> str:
             [sys.executable, "-m", "pytest", "-q", "-m", "gpu"],
             cwd=HERE.parent, stdout=log, stderr=subprocess.STDOUT)
         try:
-            tests.wait(max(end - time.time(), 0))
+            tests.wait(end - time.time())
         except subprocess.TimeoutExpired:
             # pytest then says what has failed so far.
             tests.send_signal(signal.SIGINT)
-            tests.wait()
-    return (out / "tests.txt").read_text().strip().splitlines()[-1]
+            try:
+                tests.wait(SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                tests.kill()
+                tests.wait()
+    lines = (out / "tests.txt").read_text().strip().splitlines()
+    return lines[-1] if lines else "not done in time"
 
 
 def peers(python: str, out: Path, end: float) -> list[str]:
@@ -309,6 +315,13 @@ def table(names: list[str], out: Path) -> list[str]:
             "-" if x is None else f"{x:.4g}" if isinstance(x, float)
             else str(x) for x in values), found.get("error", "")])
     return plain_table(["", *COLUMNS, "error"], rows)
+
+
+def write_table(out: Path, lines: list[str], new: list[str] | None = None
+                ) -> None:
+    """Write all lines to table.txt, and print the new ones."""
+    (out / "table.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines if new is None else new), flush=True)
 
 
 def main() -> None:
@@ -368,10 +381,10 @@ def main() -> None:
     lines = table(names, args.out)
     if args.peer_python:
         lines += peers(args.peer_python, args.out, end)
-    if not args.notests:
-        lines.append(f"tests marked gpu: {run_tests(args.out, end)}")
-    (args.out / "table.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_table(args.out, lines)
+    if not args.notests and end - time.time() > SECONDS_TO_STOP:
+        tests = f"tests marked gpu: {run_tests(args.out, end)}"
+        write_table(args.out, [*lines, tests], [tests])
 
 
 if __name__ == "__main__":

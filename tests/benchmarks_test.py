@@ -218,3 +218,15 @@ def test_the_sitting_names_what_it_does_not_know(tmp_path, flag):
     assert done.returncode == 2
     name = flag.split(",")[-1].split("=")[-1]
     assert f"{name} is none of omniglot" in done.stderr
+
+
+@pytest.mark.parametrize("said, last", [
+    ("echo 2 passed; echo 1 failed", "1 failed"), ("true", "not done in time")])
+def test_tests_that_are_cut_off_leave_what_they_said(
+        benchmarks, tmp_path, monkeypatch, said, last):
+    import gpu
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{said}\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(gpu.sys, "executable", str(script))
+    assert gpu.run_tests(tmp_path, time.time() + 1) == last

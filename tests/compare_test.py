@@ -169,7 +169,7 @@ def test_flags_that_matter_are_not_mixed(tmp_path, capsys):
     for i, (tail, seed, value) in enumerate(
             ((0, 0, 0.5), (0, 1, 0.7), (2, 0, 0.9))):
         make(tmp_path / str(i), omniglot, images(shots_1t=value),
-             algorithm="fomaml", tail_shots=tail, seed=seed)
+             algorithm="fomaml", network="maml", tail_shots=tail, seed=seed)
     make(tmp_path / "r", omniglot, images(shots_1t=0.6), inner_iters=7)
     found, _ = records(capsys, tmp_path)
     cell = "1-shot + transduction"
@@ -249,6 +249,18 @@ def test_what_else_a_run_was_evaluated_on_does_not_separate_it(
     assert not_counted == [
         f"{tmp_path}/c: the same seed and flags as {tmp_path}/a, which is "
         "counted (1-shot + transduction)"]
+
+
+def test_a_row_of_another_network_is_named_so(tmp_path, capsys):
+    """Alone, too; and 100 characters apart are as published."""
+    make(tmp_path / "theirs", omniglot, images(600, shots_1t=0.9),
+         **FOMAML, val_classes=100)
+    make(tmp_path / "ours", omniglot, images(600, shots_1t=0.3),
+         **{**FOMAML, "network": "reptile"})
+    both, _ = records(capsys, tmp_path)
+    assert {differs for _, differs, _ in both} == {"", "network=reptile"}
+    alone, _ = records(capsys, tmp_path / "ours")
+    assert {differs for _, differs, _ in alone} == {"network=reptile"}
 
 
 def unlike(capsys, tmp_path, **flags):

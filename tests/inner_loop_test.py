@@ -15,6 +15,8 @@ from reptile_tf.learning.optimizers import (
     mean_state,
 )
 from reptile_tf.learning.packing import packed
+from reptile_tf.learning.rules import REGISTRY
+from reptile_tf.tasks import Batches
 
 RATE = 1 / 32  # Keras keeps rates in float32
 
@@ -44,25 +46,66 @@ def two_layers():
     ("*/bias", [True, False, True, False]),
     ("body/bias,head/kernel", [True, False, False, True])])
 def test_frozen_weights_stay_while_others_adapt(rng, frozen, moving):
-    """And the last mini-batch's step, which trains them, moves all."""
-    inner = loop(two_layers(), learning_rate=0.1, inner_optimizer="sgd",
-                 inner_frozen=frozen)
-    weights = [tf.constant(rng.normal(size=w.shape))
-               for w in inner.model.trainable_variables]
+    """Decay and moments, too. The last step, which trains them, moves all."""
+    inner = loop(two_layers(), learning_rate=0.1, inner_optimizer="adam",
+                 inner_beta1=0.5, weight_decay=0.5, inner_frozen=frozen)
+    plain = loop(two_layers(), learning_rate=0.1, inner_optimizer="adam",
+                 inner_beta1=0.5)
+    start = [tf.constant(rng.normal(size=w.shape))
+             for w in inner.model.trainable_variables]
     x, y = rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 4, 1))
-    want = list(weights)
+    want, state = list(start), inner.initial_state()
     for inputs, targets in zip(x, y, strict=True):
-        gradient = inner.gradient(want, inputs, targets)
-        want = [w - 0.1 * g if moves else w
-                for w, g, moves in zip(want, gradient, moving, strict=True)]
-    got, state = inner.adapt(weights, inner.initial_state(),
-                             tf.constant(x), tf.constant(y))
-    for a, b, start, moves in zip(got, want, weights, moving, strict=True):
+        want = [0.5 * w if m else w for w, m in zip(want, moving, strict=True)]
+        stepped, after = plain.apply_gradient(
+            want, inner.gradient(want, inputs, targets), state)
+        want, v, m = (
+            [a if moves else b for a, b, moves in zip(*both, moving,
+                                                      strict=True)]
+            for both in ((stepped, want), (after.v, state.v),
+                         (after.m, state.m)))
+        state = InnerState(v, after.t, m)
+    got, reached = inner.adapt(start, inner.initial_state(),
+                               tf.constant(x), tf.constant(y))
+    assert int(reached.t) == 2
+    for a, b in zip([*got, *reached.v, *reached.m],
+                    [*want, *state.v, *state.m], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
-        assert moves != np.array_equal(a, start)
-    last = inner.step(got, state, x[0], y[0])[0]
+    for a, b, v, moves in zip(got, start, reached.v, moving, strict=True):
+        assert moves != np.array_equal(a, b) and moves == bool(np.any(v))
+    last = inner.step(got, reached, x[0], y[0])[0]
     assert not any(np.array_equal(a, b)
                    for a, b in zip(got, last, strict=True))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_mamls_gradient_of_frozen_weights_is_that_of_differences(
+        rng, recompute):
+    """Of the last mini-batch's loss at what the others have become."""
+    inner = InnerLoop(
+        two_layers(), InnerConfig(0.05, "sgd", "mean", inner_frozen="*/bias"),
+        squared_error, recompute=recompute, unrolled_steps=9)
+    phi = [tf.constant(rng.normal(size=w.shape))
+           for w in inner.model.trainable_variables]
+    batches = Batches(*(tf.constant(rng.normal(size=size)) for size in (
+        (2, 4, 3), (2, 4, 1), (4, 3), (4, 1))))
+    found, _ = REGISTRY["maml"].rule(inner, phi, inner.initial_state(),
+                                     batches)
+
+    def loss(weights):
+        w, _ = inner.adapt(weights, inner.initial_state(), batches.inputs,
+                           batches.targets)
+        return float(inner.loss(w, batches.last_inputs,
+                                batches.last_targets))
+
+    for i, d in enumerate(found):
+        place = (0,) * len(d.shape)
+        step = np.zeros(d.shape)
+        step[place] = 1e-5
+        difference = (loss([*phi[:i], phi[i] + step, *phi[i + 1:]])
+                      - loss([*phi[:i], phi[i] - step, *phi[i + 1:]])) / 2e-5
+        np.testing.assert_allclose(d.numpy()[place], 0.05 * difference,
+                                   rtol=1e-6)
 
 
 @pytest.mark.parametrize("frozen, message", [

@@ -843,3 +843,16 @@ def test_the_log_says_what_was_prepared(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "reptile_tf"):
         load(tmp_path / "data")
     assert "preparing folders of images" in caplog.text
+
+
+def test_images_that_finn_et_als_poolings_leave_nothing_of_are_refused():
+    def parsed(size):
+        return flags.parse(
+            ["", "--data_dir=x", "--network=maml", f"--image_size={size}"],
+            mini_imagenet.CONFIG, mini_imagenet.DEFAULTS)
+
+    smallest = mini_imagenet.network_of(parsed(16))(3, 0)
+    assert smallest.get_layer("pool4").output.shape[1:3] == (1, 1)
+    with pytest.raises(InputError, match=(
+            "image_size=15: .*--network=maml: use 16 or more, or --network=")):
+        parsed(15)

@@ -46,7 +46,7 @@ def test_a_card_states_the_results_and_the_checksums_are_of_all_files(name):
         listed[file] = digest
     files = {str(p.relative_to(folder)): hashlib.sha256(
         p.read_bytes()).hexdigest() for p in folder.glob("**/*")
-        if p.is_file() and p.name != "SHA256SUMS"}
+        if p.is_file() and p.name not in ("SHA256SUMS", "README.md")}
     assert listed == files
 
 
@@ -115,16 +115,24 @@ def test_what_is_published_is_made_of_a_run(monkeypatch, tmp_path, name):
     shutil.copytree(ours, run / "initialization", ignore=(
         shutil.ignore_patterns("README.md", "SHA256SUMS", "result.json")))
     result = json.loads((ours / "result.json").read_text())
-    result["data_source"] += " in /home/me/data"
+    result["data_source"] += " in /home/mé/data"
     (run / "result.json").write_text(json.dumps(result, indent=1))
-    flagfile = (ROOT / f"configs/{name}.cfg").read_text()
-    (run / "flags.cfg").write_text("".join(
-        line + "\n" for line in flagfile.splitlines()
-        if line.startswith("--")))
+    config = flags.parse(["", f"--flagfile={ROOT}/configs/{name}.cfg"],
+                         omniglot.CONFIG, omniglot.DEFAULTS)
+    lines = "\n".join(config.lines().values())
+    (run / "flags.cfg").write_text(lines)
     card = (ours / "README.md").read_text()
     note = re.search(r"meta-iterations\.(.*)", card)[1].strip()
     tool.publish(run, name, note)
     made = trained.FOLDER / name
     assert (made / "README.md").read_text() == card
-    assert "/home/me" not in (made / "result.json").read_text()
+    assert "home" not in (made / "result.json").read_text()
     assert trained.load(name).adaptation == reptile_tf.load(name).adaptation
+    for other, message in (
+            (lines.replace("--meta_iters=", "--meta_iters=1"),
+             r"not trained with --meta_iters=\d+ of configs"),
+            (lines.replace("--data=auto", "--data=synthetic"), "glyphs")):
+        (run / "flags.cfg").write_text(other)
+        with pytest.raises(InputError, match=message):
+            tool.publish(run, name, note)
+    assert (made / "README.md").read_text() == card

@@ -6,6 +6,7 @@ FLAGFILE is the name of one of configs/, without .cfg, and the initialization's.
 NOTE is what the card says about the training beyond the run's own record.
 """
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -17,7 +18,11 @@ sys.path.insert(0, str(ROOT))
 from reptile_tf import quiet_tensorflow  # noqa: E402, F401, I001
 
 from reptile_tf import trained  # noqa: E402
+from reptile_tf.configuration import flags  # noqa: E402
+from reptile_tf.datasets import omniglot  # noqa: E402
 from reptile_tf.datasets.few_shot.results import mode_name  # noqa: E402
+from reptile_tf.errors import InputError  # noqa: E402
+from reptile_tf.records.run_directory import RunDirectory  # noqa: E402
 
 CARD = """# {name}
 
@@ -79,16 +84,29 @@ def row(result: dict, cell: dict) -> str:
 
 
 def publish(run: Path, name: str, note: str) -> None:
-    """Write initializations/NAME anew."""
+    """Write initializations/NAME anew.
+
+    Raises:
+      InputError: a run that was not trained as the card would say.
+    """
     result = json.loads((run / "result.json").read_text())
-    flags = dict(line[2:].partition("=")[::2] for line in
-                 (run / "flags.cfg").read_text().splitlines())
+    config = flags.parse(
+        ["", f"--flagfile={ROOT}/configs/{name}.cfg",
+         f"--seed={result['seed']}"], omniglot.CONFIG, omniglot.DEFAULTS)
+    trained_with = RunDirectory(run).flags()
+    for field in dataclasses.fields(config):
+        line = config.lines().get(field.name)
+        if field.metadata["training"] and line != trained_with.get(field.name):
+            raise InputError(f"{run} was not trained with {line} of "
+                             f"configs/{name}.cfg: give its own flagfile")
+    if trained_with["data"] == "--data=synthetic":
+        raise InputError(f"{run} was trained on built-in glyphs, and the card "
+                         "is of Omniglot")
+    result["data_source"] = result["data_source"].split(" in ")[0]
     folder = trained.FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "initialization", folder)
-    (folder / "result.json").write_text(
-        (run / "result.json").read_text().replace(
-            result["data_source"], result["data_source"].split(" in ")[0]))
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     cells = [r for r in result["results"] if r["split"] == "test"]
     (folder / "README.md").write_text(CARD.format(
         name=name, algorithm=result["algorithm"].upper() if "maml" in name
@@ -99,9 +117,11 @@ def publish(run: Path, name: str, note: str) -> None:
         rows="\n".join(row(result, cell) for cell in cells),
         iters=result["meta_iters"], note=f" {note}" if note else "",
         commit=result["commit"][:7], device=result["device"],
-        classes=CLASSES[flags.get("network", "reptile")],
+        classes=CLASSES[config.network],
         **{k: result["versions"][k] for k in ("tensorflow", "keras")}))
-    files = sorted(p for p in folder.glob("**/*") if p.is_file())
+    # Not the card, which may be corrected.
+    files = sorted(p for p in folder.glob("**/*")
+                   if p.is_file() and p.name != "README.md")
     (folder / trained.CHECKSUMS).write_text("".join(
         f"{trained.digest_of(p)}  {p.relative_to(folder)}\n" for p in files))
 

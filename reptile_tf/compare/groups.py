@@ -47,9 +47,11 @@ def group_by_flags(runs: Iterable[Run], shots: int | None) -> list[Group]:
     for algorithm, variants in found.items():
         flags = [of_seeds[0].settings(shots) for of_seeds in variants.values()]
         differ = [name for name in dict.fromkeys(n for f in flags for n in f)
-                  if len({f.get(name) for f in flags}) > 1]
+                  if len({f.get(name) for f in flags}) > 1
+                  or name == "network"]  # Another column's, so always said.
         for settings, of_seeds in zip(flags, variants.values(), strict=True):
-            usual = usual_settings(of_seeds[0], shots)
+            usual = {"network": settings.get("network"),
+                     **usual_settings(of_seeds[0], shots)}
             groups.append(_group(algorithm, tuple(
                 text_of(name, settings.get(name)) for name in differ
                 if settings.get(name) != usual.get(name)), of_seeds))

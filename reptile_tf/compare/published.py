@@ -116,20 +116,32 @@ def published(dataset: str, ways: int, shots: int, algorithm: str,
     values = _values(dataset, ways, shots, algorithm)
     return Published(
         *_ROWS[row][_COLUMNS.index(column)], values["meta_iters"],
-        values["eval_samples"], tuple(
-            _lines(dataset, shots, values | other)
-            for other in ({}, *_also(dataset, algorithm))))
+        values["eval_samples"], _settings(dataset, ways, shots, algorithm))
 
 
 def usual_settings(run: Run, shots: int | None) -> dict[str, str]:
-    """The flags of the published run of this kind; else the data set's."""
+    """The flags of the published run of this kind; else the data set's.
+
+    Of several that are as good, those that this run is the most like.
+    """
     dataset, ways = run.result["dataset"], run.result["ways"]
     if dataset not in DATASETS:
         return {}
     published = (dataset, ways, shots) in _COLUMNS and any(
         run.algorithm == algorithm for algorithm, _ in _ROWS)
-    return _lines(dataset, shots, _values(dataset, ways, shots, run.algorithm)
-                  if published else {})
+    if not published:
+        return _lines(dataset, shots, {})
+    ours = run.settings(shots)
+    return max(_settings(dataset, ways, shots, run.algorithm), key=lambda s: (
+        sum(ours.get(name) == line for name, line in s.items())))
+
+
+def _settings(dataset: str, ways: int, shots: int, algorithm: str
+              ) -> tuple[dict[str, str], ...]:
+    """The lines of the published run's flags, all that are as good."""
+    values = _values(dataset, ways, shots, algorithm)
+    return tuple(_lines(dataset, shots, values | other)
+                 for other in ({}, *_also(dataset, algorithm)))
 
 
 def _values(dataset: str, ways: int, shots: int, algorithm: str

@@ -107,11 +107,11 @@ class RunFlags:
         "step stay in float32, and what is exported computes in float32",
         True)
     tf32: bool = flag(
-        False, "products in TF32 on NVIDIA GPUs of Ampere and later: faster, "
-        "with 10 bits; not what was published", True)
+        False, "products in TF32 on NVIDIA GPUs of Ampere and later, with 10 "
+        "bits: not what was published, nor faster on an H200", True)
     deterministic: bool = flag(
         True, "on a GPU, XLA's kernels that repeat bit for bit, measured to "
-        "take 3 % longer; what XLA_FLAGS say of them wins. A CPU always "
+        "take up to 3 % longer; what XLA_FLAGS say of them wins. A CPU always "
         "repeats")
     recompute_gradients: bool = flag(
         False, "MAML in the memory of one inner step: run each again on the "

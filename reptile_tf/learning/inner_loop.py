@@ -163,16 +163,25 @@ class InnerLoop:
             lambda rows: (tf.gather(inputs, rows), tf.gather(targets, rows)),
             positions)
 
-    def _moving_step(self, weights, state, inputs, targets):
-        """A step of all weights but those of config.inner_frozen."""
-        stepped, state = self.step(weights, state, inputs, targets)
-        return [new if moves else old for old, new, moves in zip(
-            weights, stepped, self._moving, strict=True)], state
+    def adapting_step(
+        self, weights: Weights, state: InnerState, inputs: Any, targets: Any
+    ) -> tuple[Weights, InnerState]:
+        """A step of all weights but those of config.inner_frozen, which, as
+        their moments, it leaves as they are."""
+        def moved(new, old):
+            return [a if moves else b for a, b, moves in zip(
+                new, old, self._moving, strict=True)] if old else new
+
+        weights = moved(self.decay(weights), weights)
+        stepped, after = self.apply_gradient(
+            weights, self._gradient(weights, inputs, targets), state)
+        return moved(stepped, weights), after._replace(
+            v=moved(after.v, state.v), m=moved(after.m, state.m))
 
     def _steps(self, weights, state, examples, *elements):
         """A step on examples(...) of each of the elements."""
-        step = (functools.partial(recomputed, self._moving_step)
-                if self.recompute else self._moving_step)
+        step = (functools.partial(recomputed, self.adapting_step)
+                if self.recompute else self.adapting_step)
 
         def body(carry, *element):
             return step(*carry, *examples(*element))

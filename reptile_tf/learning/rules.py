@@ -118,14 +118,15 @@ def maml(inner_loop, phi, state, batches):
 @register("joint")
 def joint(inner_loop, phi, state, batches):
     """D = the sum of k one-step displacements, each from phi (eq. 28)."""
-    def body(carry, x, y):
+    def body(carry, x, y, step=inner_loop.adapting_step):
         total, state = carry
-        w, state = inner_loop.step(phi, state, x, y)
+        w, state = step(phi, state, x, y)
         return [d + p - u for d, p, u in zip(total, phi, w, strict=True)], state
 
     carry = inner_loop.scan(body, (_zeros_like(phi), state), batches.inputs,
                             batches.targets)
-    return body(carry, batches.last_inputs, batches.last_targets)
+    return body(carry, batches.last_inputs, batches.last_targets,
+                inner_loop.step)
 
 
 @register("gradient_sum", weighted=True)

@@ -10,6 +10,8 @@ from reptile_tf.datasets.few_shot import ImageConfig
 from reptile_tf.datasets.mini_imagenet import forms, pixels
 from reptile_tf.errors import InputError
 
+SMALLEST_OF_MAML = 2**4
+
 
 @dataclass(frozen=True)
 class MiniImageNetConfig(ImageConfig):
@@ -35,6 +37,11 @@ class MiniImageNetConfig(ImageConfig):
     def check(self) -> None:
         super().check()
         at_least(self, 1, "image_size")
+        if self.network == "maml" and self.image_size < SMALLEST_OF_MAML:
+            raise InputError(
+                f"image_size={self.image_size}: four poolings of whole windows "
+                f"leave nothing of it with --network=maml: use "
+                f"{SMALLEST_OF_MAML} or more, or --network=reptile")
         if self.channels not in pixels.MODES:
             raise InputError(f"channels={self.channels} is neither 1 nor 3")
         if not self.data_dir:

@@ -62,9 +62,11 @@ def normalized(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
 
     def statistics(x):
         centred = x - tf.reduce_mean(x, axes, keepdims=True)
-        r = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axes,
-                                         keepdims=True) + epsilon)
-        return centred * r, r
+        variance = epsilon + tf.reduce_mean(tf.square(centred), axes,
+                                            keepdims=True)
+        # Of a variance that overflows NaN, not 0: what follows is named then.
+        return centred * tf.math.rsqrt(variance), (
+            tf.sqrt(variance) / variance)
 
     @tf.custom_gradient
     def scaled(x, gamma, beta):
