@@ -27,9 +27,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-# Agreement needs a rate at which an inner step does not turn rounding into
-# another way of the ReLUs: at 0.003 a change of phi by 1e-6 moved D by 6 to 50
-# %, at this rate by 2e-3 at most, and one of TF32's size by 4 %.
+# Agreement needs a rate at which inner steps do not amplify rounding: at 0.003
+# a change of phi by 1e-6 moved D by 6 to 50 %, at this rate by 2e-3 at most,
+# ReLUs that turn and the rounding of phi - W together, and one of TF32's size
+# by 4 % or more.
 SGD = ("--inner_optimizer=sgd", "--learning_rate=1e-6")
 OMNIGLOT, TWENTY = {"dataset": "omniglot"}, {"dataset": "omniglot", "ways": 20}
 MINI = {"dataset": "miniimagenet"}

@@ -2,7 +2,7 @@
 
 Each is a folder of `initializations`: what `Learner.save` wrote, the run's
 result.json, a card (README.md) that says what it was trained on, how well it
-does and what it is not for, and the checksums of all of them.
+does and what it is not for, and the checksums of all but the card.
 """
 
 import hashlib
