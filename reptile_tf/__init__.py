@@ -5,8 +5,16 @@ start TensorFlow.
 """
 
 import importlib
+import os
+import platform
 
 __version__ = "0.1.0"
+
+# TensorFlow reads this when it is imported. Its own default is oneDNN's
+# kernels only where the CPU has AVX-512's neural network instructions; with
+# AVX2 alone they halve the time of 84x84 images and cost nothing on 28x28.
+if platform.machine() in ("x86_64", "AMD64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
     "AdaptConfig": "learning.adaptation",

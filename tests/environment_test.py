@@ -1,8 +1,10 @@
-"""Threads, and XLA's flags, each case in a process of its own.
+"""Threads, oneDNN and XLA's flags, each case in a process of its own.
 
 A fork, before TensorFlow runs anything: one import serves all.
 """
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from reptile_tf.execution import devices
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
+NAME = "TF_ENABLE_ONEDNN_OPTS"
 CASES = [
     ((0, 5, "parallel", True, "auto"), "1 4 4"),  # A thread for each task.
     ((0, 3, "parallel", True, "auto"), "4 4 4"),  # Too few tasks for that.
@@ -77,3 +80,15 @@ def test_xla_knows_the_flags_that_make_it_repeat(done):
     """One it does not know would end the process where it compiles first."""
     for name in devices.DETERMINISTIC:
         assert f"{name}; 42" in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"),
+                    reason="measured on x86-64 alone")
+@pytest.mark.parametrize("asked, want", [({}, True), ({NAME: "0"}, False)])
+def test_onednn_is_on_and_recorded_unless_switched_off(asked, want):
+    program = ("from reptile_tf.records import provenance;"
+               "print(provenance.environment()['onednn'])")
+    env = {k: v for k, v in os.environ.items() if k != NAME}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT,
+                          capture_output=True, text=True, env=env | asked)
+    assert done.stdout.split() == [str(want)], done.stderr

@@ -63,8 +63,8 @@ def test_result_json(finished):
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
         "meta_iters", "commit", "versions", "device", "num_threads",
-        "tf32", "deterministic", "replicas", "wall_seconds", "results",
-        "untrained"}
+        "onednn", "tf32", "deterministic", "replicas", "wall_seconds",
+        "results", "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12
     cells = {(r["split"], r["shots"], r["transductive"])
              for r in result["results"]}

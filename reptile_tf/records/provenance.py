@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 
 import reptile_tf
 from reptile_tf.execution import devices, threads
@@ -26,6 +27,7 @@ def environment() -> dict[str, Any]:
         "device": device,
         "num_threads": (tf.config.threading.get_inter_op_parallelism_threads()
                         or threads.cpus()),
+        "onednn": _pywrap_util_port.IsMklEnabled(),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "deterministic": devices.deterministic()}
 
