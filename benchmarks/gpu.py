@@ -51,6 +51,11 @@ MEASUREMENTS = {
     "omniglot-evaluation": OMNIGLOT | {"kind": "evaluate"},
     "miniimagenet-evaluation": MINI | {"kind": "evaluate"},
     "omniglot20-evaluation": TWENTY | {"kind": "evaluate"},
+    # What is left without the queries' loop of non-transductive scoring.
+    "miniimagenet-evaluation-transductive": MINI | {
+        "kind": "evaluate", "flags": ("--transductive",)},
+    "omniglot20-evaluation-transductive": TWENTY | {
+        "kind": "evaluate", "flags": ("--transductive",)},
     "omniglot-agreement": OMNIGLOT | {"kind": "agree", "flags": SGD},
     "miniimagenet-agreement": MINI | {"kind": "agree", "flags": SGD},
     "omniglot-loop": OMNIGLOT | {"unrolled_steps": 0},
