@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from reptile_tf.tasks.batches import Batches, EvaluationTasks, stacked
-from reptile_tf.tasks.schedules import TaskConfig, mini_batches, with_tail
+from reptile_tf.tasks.schedules import (
+    TaskConfig,
+    mini_batches,
+    shuffled,
+    with_tail,
+)
 
 
 def draw_examples(
@@ -31,10 +36,10 @@ def draw_examples(
     def examples(indices):
         if indices.ndim == 2:
             indices = indices[rng.integers(len(indices))]
-        return indices[rng.permutation(len(indices))[:count]]
+        return shuffled(indices, rng)[:count]
 
     chosen = rng.choice(len(classes), ways, replace=False)
-    return np.stack([examples(classes[c]) for c in chosen])
+    return np.array([examples(classes[c]) for c in chosen])
 
 
 class TaskSampler:
