@@ -8,9 +8,9 @@ side, and when all are ready each is timed alone, one after the other, under a
 lock. What one has found is in DIR/NAME.json at once, so that a sitting that is
 cut off leaves what it had; DIR/table.txt is the whole. Then come the peers
 (peers/), with the interpreter that has JAX and PyTorch, and in the time that is
-left the tests marked `gpu`, to DIR/tests.txt. Random images, the
-hyper-parameters of configs/, TF32 off unless the name says so. On a CPU the
-same runs with less work a call.
+left the tests marked `gpu`, to DIR/tests.txt. DIR/machine.json says where it
+was. Random images, the hyper-parameters of configs/, TF32 off unless the name
+says so. On a CPU the same runs with less work a call, one at a time.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -82,7 +83,7 @@ MEASUREMENTS = {
 # Of a measurement, what replaces the engine's own choice.
 ENGINE = ("vectorized", "convolutions", "unrolled_steps")
 COLUMNS = ("ms", "ms_with_sampling", "tasks_per_second", "relative_l2",
-           "compile_seconds", "peak_mb", "repeats")
+           "compile_seconds", "peak_mb", "repeats", "alone")
 PEERS = {
     "omniglot": "omniglot5", "omniglot20": "omniglot20",
     "miniimagenet": "mini"}
@@ -158,9 +159,9 @@ class Measurement:
             drawn = self.source.evaluation_tasks(
                 "test", shots, batch, self.engine.tasks_per_call,
                 tasks.generator(0, 2))
-            return lambda: evaluator.evaluate(
-                self.trainer.weights, self.trainer.learner.state, drawn
-            ), self.engine.tasks_per_call, None
+            weights, state = self.trainer.weights, self.trainer.learner.state
+            return (lambda: evaluator.evaluate(weights, state, drawn),
+                    self.engine.tasks_per_call, None)
         units = self.trainer.iterations_per_call
         sampler = self.source.sampler(tasks.generator(0, 1))
         number = units * self.config.meta_batch
@@ -172,7 +173,9 @@ class Measurement:
         """Of the GPU's memory; None without one."""
         import tensorflow as tf
 
-        if not tf.config.list_physical_devices("GPU"):
+        from reptile_tf.execution import devices
+
+        if not devices.gpus():
             return None
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
 
@@ -197,6 +200,7 @@ def profile(fn, folder: Path, most: int = 40) -> dict:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+    shutil.rmtree(folder, ignore_errors=True)
     tf.profiler.experimental.start(str(folder))
     fn()
     tf.profiler.experimental.stop()
@@ -250,6 +254,7 @@ def measure(name: str, out: Path, others: int, deadline: float,
             time.sleep(0.2)
         with open(out / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            write(alone=len(list(out.glob("*.ready"))) >= others)
             timed()
             each = median_seconds(timed, 2) / units
             if with_sampling is None:
@@ -303,6 +308,9 @@ def peers(python: str, out: Path, end: float) -> list[str]:
                 line = (done.stdout.splitlines() or [done.stderr.strip()])[-1]
             except subprocess.TimeoutExpired:
                 line = "not done in time"
+            except OSError as e:
+                return [*lines, f"peers: --peer_python={python} does not "
+                        f"start ({e.strerror})"]
             (out / f"{mode}-{name}.txt").write_text(line + "\n")
             lines.append(f"{mode} {name}: {line[:300]}")
     return lines
@@ -328,6 +336,35 @@ def write_table(out: Path, lines: list[str], new: list[str] | None = None
     """Write all lines to table.txt, and print the new ones."""
     (out / "table.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines if new is None else new), flush=True)
+
+
+def machine(out: Path) -> bool:
+    """Write machine.json; whether there is a GPU.
+
+    In a process of its own: this one must not hold a GPU.
+    """
+    program = (
+        "from reptile_tf import quiet_tensorflow;"
+        "import json;"
+        "from reptile_tf.execution import devices;"
+        "from reptile_tf.records.provenance import commit, environment;"
+        "devices.prepare_gpus();"
+        "print(json.dumps({'commit': commit(), 'gpus': len(devices.gpus()),"
+        " **environment()}))")
+    found = json.loads(subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE.parent, check=True,
+        text=True, stdout=subprocess.PIPE).stdout)
+    (out / "machine.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found["gpus"] > 0
+
+
+def wait(workers: list[subprocess.Popen], end: float) -> None:
+    """Until they are done; those that are not by then are stopped."""
+    for worker in workers:
+        try:
+            worker.wait(max(end - time.time(), 0))
+        except subprocess.TimeoutExpired:
+            worker.kill()
 
 
 def main() -> None:
@@ -363,31 +400,35 @@ def main() -> None:
             if name not in allowed:
                 parser.error(
                     f"--{flag}={name} is none of {', '.join(allowed)}")
-    for stale in args.out.glob("*.ready"):
-        stale.unlink()
+    for name in names:
+        for stale in args.out.glob(f"{name}.[jr]*"):  # .json, .ready
+            stale.unlink()
     start = time.time()
+    on_gpu = machine(args.out)
     # Half for tracing and compiling, then those that are ready are timed.
     end, deadline = start + args.seconds, start + args.seconds / 2
     workers = []
     for name in names:
+        if time.time() > end:
+            break
         env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", XLA_FLAGS=" ".join(
             [os.environ.get("XLA_FLAGS", ""),
              MEASUREMENTS[name].get("xla", "")]).strip())
         with open(args.out / f"{name}.log", "w") as log:
             workers.append(subprocess.Popen(
                 [sys.executable, __file__, f"--out={args.out}", "--worker",
-                 name, str(len(names)), str(deadline),
+                 name, str(len(names) if on_gpu else 1), str(deadline),
                  "profiled" if name in profiled else "plain"], env=env,
                 stdout=log, stderr=subprocess.STDOUT))
-    for worker in workers:
-        try:
-            worker.wait(max(end - time.time(), 0))
-        except subprocess.TimeoutExpired:
-            worker.kill()
+        if not on_gpu:  # There compiling and computing share the cores.
+            wait(workers, end)
+    wait(workers, end)
     lines = table(names, args.out)
-    if args.peer_python:
-        lines += peers(args.peer_python, args.out, end)
     write_table(args.out, lines)
+    if args.peer_python:
+        of_peers = peers(args.peer_python, args.out, end)
+        lines += of_peers
+        write_table(args.out, lines, of_peers)
     if not args.notests and end - time.time() > SECONDS_TO_STOP:
         tests = f"tests marked gpu: {run_tests(args.out, end)}"
         write_table(args.out, [*lines, tests], [tests])

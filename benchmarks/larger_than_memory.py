@@ -27,6 +27,7 @@ from reptile_tf.datasets import mini_imagenet
 from reptile_tf.datasets.few_shot import FewShotImages
 from reptile_tf.datasets.mini_imagenet import cache_pickles, forms, prepared
 from reptile_tf.datasets.pictures import UNCHANGED
+from reptile_tf.execution.devices import prepare_gpus
 from reptile_tf.execution.threads import use_threads
 from reptile_tf.records.provenance import commit, environment
 from reptile_tf.runs.building import trainer_of
@@ -79,6 +80,7 @@ def measure(folder: Path, size: float, per_class: int,
     """Make the cache in a folder, train from it, and look at the memory."""
     config = make(folder, size, per_class, more)
     use_threads(config, mini_imagenet)
+    prepare_gpus()
     with resident.Peak() as peak:
         source = mini_imagenet.load(config)
         ends = source.fetch(np.array([0, len(source.data.images) - 1]))

@@ -41,7 +41,7 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
     ImageData,
 )
-from reptile_tf.execution.devices import prepare_gpus  # noqa: E402
+from reptile_tf.execution.devices import gpus, prepare_gpus  # noqa: E402
 from reptile_tf.execution.engine import JIT_COMPILE  # noqa: E402
 from reptile_tf.execution.threads import use_threads  # noqa: E402
 from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
@@ -146,10 +146,17 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
         np.random.default_rng(0).integers(
             0, 256, (number * count, *shape), np.uint8),
         {"train": classes, "test": classes}, "random images")
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    on_gpu = bool(gpus())
     return config, FewShotImages(
         data, config, MODULES[dataset].network_of(config),
         on_device or on_gpu)
+
+
+def peak_memory_mb() -> float:
+    """Of the GPU where there is one, else of this process."""
+    if gpus():
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(dataset: str, ways: int, flags: Sequence[str],
@@ -213,8 +220,7 @@ def measure(dataset: str, ways: int, flags: Sequence[str],
         "eval_ratio": eval_work / per_task / rate,
         "compile_seconds": compile_seconds,
         "eval_compile_seconds": eval_compile,
-        "peak_memory_mb": resource.getrusage(
-            resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "device": environment()["device"],
         "num_threads": environment()["num_threads"]}
 
@@ -248,6 +254,7 @@ def main(argv) -> None:
             f"--classes={FLAGS.classes} has no flagfile for {FLAGS.dataset}; "
             f"there is {', '.join(map(str, allowed))}")
     if FLAGS.matmul:
+        prepare_gpus()
         print(own_matmul_gflops())
         return
     measured = measure(

@@ -193,8 +193,8 @@ def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
     names = "omniglot,omniglot-evaluation,omniglot-fomaml-agreement"
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--notests",
-         f"--out={tmp_path}", f"--only={names}", "--seconds=400",
-         "--profile=omniglot"],
+         f"--out={tmp_path}", f"--only={names}", "--seconds=500",
+         "--profile=omniglot", "--peer_python=not there"],
         capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = {name: json.loads((tmp_path / f"{name}.json").read_text())
@@ -203,9 +203,15 @@ def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
     assert found["omniglot"]["profile"] == {  # No GPU, no kernels.
         "span_ms": 0, "busy_ms": 0, "launches": 0, "kernels": []}
     assert found["omniglot-evaluation"]["tasks_per_second"] > 0
-    assert found["omniglot-fomaml-agreement"]["relative_l2"] < 1e-5
+    # To the bit where both engines round alike, 4e-5 where one of them has
+    # oneDNN's convolutions for AVX2; TF32 would be 4e-2.
+    assert found["omniglot-fomaml-agreement"]["relative_l2"] < 1e-3
     assert found["omniglot-fomaml-agreement"]["repeats"]
+    assert found["omniglot"]["alone"]
+    assert "peers: --peer_python=not there does not start" in done.stdout
     assert (tmp_path / "table.txt").read_text() == done.stdout
+    machine = json.loads((tmp_path / "machine.json").read_text())
+    assert machine["device"].startswith("CPU ") and machine["gpus"] == 0
 
 
 @pytest.mark.parametrize("flag", [

@@ -1,5 +1,6 @@
 """How GPUs are set up, seen without one: TensorFlow's list is replaced."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from reptile_tf.configuration import flags
+from reptile_tf.datasets import omniglot, sine
 from reptile_tf.execution import devices
 from reptile_tf.records.provenance import environment
+from reptile_tf.runs import run
 
 ROOT = Path(__file__).parent.parent
 ON, OFF = (f"--xla_gpu_deterministic_ops={x}" for x in ("true", "false"))
@@ -18,7 +22,7 @@ ON, OFF = (f"--xla_gpu_deterministic_ops={x}" for x in ("true", "false"))
 def growing(monkeypatch):
     """One GPU is listed; those whose memory is to grow are noted here."""
     gpus = []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda _: ["GPU"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
                         lambda gpu, on: gpus.append((gpu, on)))
     return gpus
@@ -53,13 +57,33 @@ def test_xla_is_asked_to_repeat_unless_its_flags_say(
     assert os.environ["XLA_FLAGS"] == after
     assert growing == [("GPU", True)]
     assert devices.deterministic() == repeats
+    assert not devices.deterministic(jit=False)
 
 
 def test_on_a_cpu_xlas_flags_stay_as_they_are(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda _: [])
     devices.prepare_gpus()
     assert "XLA_FLAGS" not in os.environ and devices.deterministic()
+    assert devices.deterministic(jit=False)
+
+
+@pytest.mark.parametrize("dataset, hidden", [(sine, [([], "GPU")]),
+                                             (omniglot, [])])
+def test_tasks_too_small_for_a_thread_leave_the_gpu_to_others(
+        monkeypatch, growing, dataset, hidden):
+    asked = []
+    monkeypatch.setattr(tf.config, "set_visible_devices",
+                        lambda *args: asked.append(args))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    run.prepare_devices(dataset, flags.parse(
+        [""], dataset.CONFIG, dataset.DEFAULTS), logging.getLogger())
+    assert asked == hidden
+
+
+def test_devices_are_not_hidden_once_tensorflow_has_begun():
+    tf.constant(1)
+    devices.hide_gpus()
 
 
 @pytest.mark.parametrize("nvidia, listed, visible, warned", [

@@ -123,8 +123,11 @@ def test_scores_count_every_query_of_every_task():
 
 
 @pytest.mark.gpu
-def test_one_trace_serves_many_tasks():
-    evaluator, phi, state = setting()
+@pytest.mark.parametrize("engine", [
+    "graph-vectorized",
+    pytest.param("xla-vectorized", marks=pytest.mark.slow)])
+def test_one_trace_serves_many_tasks(engine):
+    evaluator, phi, state = setting(engine=engine)
     for number in (2, 3, 7):
         evaluator.evaluate(phi, state, draw(number))
     assert evaluator._compiled.experimental_get_tracing_count() == 1

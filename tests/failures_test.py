@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 import tensorflow as tf
 from forks import ROOT, Fork
 
+from reptile_tf.configuration import flags
+from reptile_tf.datasets import sine
 from reptile_tf.errors import InputError
+from reptile_tf.execution import strategies
 from reptile_tf.quiet_tensorflow import quietly
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_log import log_error, log_to, logger
+from reptile_tf.runs import run
 from reptile_tf.runs.command_line import status_of
 from reptile_tf.runs.failures import as_input_errors, explained
 from reptile_tf.runs.interrupts import Interrupts, Stopped
@@ -123,10 +128,42 @@ def test_what_is_used_up_or_not_compiled():
                 None, None, "x; No space left on device")))
     assert "--jit_compile=off" in explained(tf.errors.UnimplementedError(
         None, None, "XLA cannot"))
+    for text in ("Dst tensor is not initialized.",
+                 "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+                 "Failed to allocate 9 bytes for new constant"):
+        assert "--meta_batch" in explained(
+            tf.errors.InternalError(None, None, text)), text
+    for error in (
+            tf.errors.InvalidArgumentError(
+                None, None, "Detected unsupported operations when trying to "
+                "compile graph f on XLA_GPU_JIT: Where"),
+            ValueError("No pfor vectorization defined for Where\nmore")):
+        assert "--jit_compile=off" in explained(error)
+    assert explained(InputError("XLA does not compile it")) is None
+    assert explained(tf.errors.InvalidArgumentError(
+        None, None, "XLA: a label of 7")) is None
     assert explained(tf.errors.InternalError(None, None, "a bug")) is None
     assert explained(FileNotFoundError(2, "not there", "x")) is None
     with pytest.raises(KeyError), as_input_errors(str):
         raise KeyError
+
+
+@pytest.mark.parametrize("error, text", [
+    (tf.errors.InternalError(None, None, "XLA cannot"), "--jit_compile=off"),
+    (tf.errors.InternalError(None, None, "stream ended"), "worker has ended"),
+    (tf.errors.UnavailableError(None, None, "gone"), "worker has ended")])
+def test_of_several_workers_too_a_compilers_error_is_none_lost(
+        monkeypatch, tmp_path, error, text):
+    def fail(*_):
+        raise error
+
+    replicas = strategies.Distributed.__new__(strategies.Distributed)
+    replicas.cluster = SimpleNamespace(processes=2)
+    monkeypatch.setattr(run, "prepare_devices", lambda *_: replicas)
+    monkeypatch.setattr(run, "_run", fail)
+    with pytest.raises(InputError, match=text):
+        run.run(sine, flags.parse(["", f"--run_dir={tmp_path}"], sine.CONFIG,
+                                  sine.DEFAULTS))
 
 
 def test_in_another_thread_signals_are_left_alone():

@@ -299,15 +299,27 @@ def error(model, h=1e-5, rate=0.01, **how):
     return abs(got - want) / abs(want)
 
 
-@pytest.mark.parametrize("group", [
-    pytest.param(name, marks=[pytest.mark.slow] if "slow" in name else [])
-    for name in TRAINED])
-def test_layers_train_exactly(group):
+def under_xla(rule):
+    def displacement(*arguments):
+        return tf.function(lambda: rule(*arguments), autograph=False,
+                           jit_compile=True)()
+    return displacement
+
+
+GRAPH, XLA = {}, {"convolutions": "compiled", "compiled": under_xla}
+
+
+@pytest.mark.parametrize("group, engine", [
+    *(pytest.param(name, GRAPH, marks=[pytest.mark.slow] if "slow" in name
+                   else []) for name in TRAINED),
+    *(pytest.param(name, XLA, marks=pytest.mark.slow)
+      for name in ("vectors", "images"))])
+def test_layers_train_exactly(group, engine):
     """Side by side in one model; only if one fails, each in its own."""
     shape, makes = TRAINED[group]
     dtype, how, most = (
         ("float32", {"h": 1e-2, "rate": 1e-3}, 1e-3) if group.endswith("32")
-        else ("float64", {}, 1e-6))
+        else ("float64", engine, 1e-6))
     with precision(dtype):
         if error(side_by_side(shape, makes.values()), **how) < most:
             return

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 def gpu_is_listed(monkeypatch):
     """TensorFlow must not be asked before its memory is to grow."""
     grown = []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda _: ["GPU"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth",
                         lambda gpu, on: grown.append(gpu))
     monkeypatch.setattr(

@@ -35,11 +35,11 @@ def sampler(seed=0, k=3):
     return draw
 
 
-def trainer_of(model=None, inner=None, **meta):
+def trainer_of(model=None, inner=None, engine="graph-unrolled", **meta):
     meta = {"meta_batch": 2, "meta_iters": 6, **meta}
     return MetaTrainer(
         Learner(model or network(), inner or InnerConfig(0.05), squared_error,
-                engine=ENGINES["graph-unrolled"]), MetaConfig(**meta))
+                engine=ENGINES[engine]), MetaConfig(**meta))
 
 
 def test_outer_step_is_annealed_sgd_on_the_displacement():
@@ -160,6 +160,34 @@ def test_state_dict_continues_bit_for_bit(order, outer, beta1):
     resumed = trainer_of(**meta)
     resumed.load_state_dict(saved)
     for batches in steps[4:]:
+        whole.train_step(batches)
+        resumed.train_step(batches)
+    for name, value in whole.state_dict().items():
+        np.testing.assert_array_equal(value, resumed.state_dict()[name])
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["reptile", "maml"])
+def test_an_image_network_continues_bit_for_bit_under_xla(rule):
+    """By the engine of a GPU, from a trainer of its own."""
+    def images():
+        keras.utils.set_random_seed(4)
+        return keras.Sequential([
+            keras.Input([7, 6, 2]), keras.layers.Conv2D(5, 3, padding="same"),
+            keras.layers.BatchNormalization(), keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(2), keras.layers.Flatten(),
+            keras.layers.Dense(1)])
+
+    rng = np.random.default_rng(5)
+    steps = [Batches.from_steps(x, x.mean((-3, -2, -1))[..., None])
+             for x in rng.normal(size=(4, 2, 3, 4, 7, 6, 2)).astype("float32")]
+    whole, resumed = (trainer_of(images(), engine="xla-vectorized",
+                                 algorithm=rule) for _ in range(2))
+    for batches in steps[:2]:
+        whole.train_step(batches)
+    resumed.load_state_dict(whole.state_dict())
+    for batches in steps[2:]:
         whole.train_step(batches)
         resumed.train_step(batches)
     for name, value in whole.state_dict().items():

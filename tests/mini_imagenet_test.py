@@ -657,7 +657,7 @@ def test_an_image_moved_to_another_class_is_prepared_again(tmp_path):
 def test_images_stay_on_a_gpu_where_they_fit(tmp_path, monkeypatch, where,
                                              free, kept):
     folders(tmp_path / "data")
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda _: ["GPU"])
     monkeypatch.setattr(memory, "available", lambda: free)
     source = load(tmp_path / "data", f"--device_images={where}")
     assert (source._images is not None) == kept

@@ -28,14 +28,27 @@ def prepare_gpus(tf32: bool = False, deterministic: bool = True) -> None:
     """
     take_memory_as_needed()
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
-    if tf.config.list_physical_devices("GPU"):
+    if gpus():
         os.environ[XLA_FLAGS] = with_determinism(
             os.environ.get(XLA_FLAGS, ""), deterministic)
 
 
+def gpus() -> list[tf.config.PhysicalDevice]:
+    """Those that TensorFlow may use."""
+    return tf.config.get_visible_devices("GPU")
+
+
+def hide_gpus() -> None:
+    """Everything on the CPU, if TensorFlow has not begun."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        pass  # A program that has used TensorFlow before keeps its way.
+
+
 def take_memory_as_needed() -> None:
     """Not all of every GPU's memory at once, if TensorFlow has not begun."""
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in gpus():
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
@@ -61,9 +74,14 @@ def asked_of_xla(xla_flags: str) -> bool | None:
     return any(asked.values()) if asked else None
 
 
-def deterministic() -> bool:
-    """Whether what is compiled repeats bit for bit: on the CPU always."""
-    return not tf.config.list_physical_devices("GPU") or bool(
+def deterministic(jit: bool = True) -> bool:
+    """Whether computing repeats bit for bit: on the CPU always.
+
+    Args:
+      jit: whether XLA compiles it; of other kernels for GPUs nothing is
+        known.
+    """
+    return not gpus() or jit and bool(
         asked_of_xla(os.environ.get(XLA_FLAGS, "")))
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from reptile_tf.errors import InputError
+from reptile_tf.execution import devices
 from reptile_tf.networks import CONVOLUTIONS, FOR_XLA, operations
 from reptile_tf.networks.layers import MAX_SLICED_POSITIONS, built_shape
 from reptile_tf.networks.refusals import check_clonable
@@ -128,7 +129,7 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
         XLA does not compile.
     """
     check_clonable(model)  # The layers of others have no shapes to look at.
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    on_gpu = bool(devices.gpus())
     without = [layer.name for layer in model._flatten_layers()
                if not layer.supports_jit]
     if without and jit_compile == "on":
@@ -152,7 +153,8 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     # Each step written out costs compile time, on the CPU more than it saves.
     steps = GPU_UNROLLED_STEPS if on_gpu else 0 if jit else CPU_UNROLLED_STEPS
     return Engine(vectorized, jit, convolutions, reason,
-                  GPU_TASKS_PER_CALL if on_gpu else CPU_TASKS_PER_CALL, steps)
+                  GPU_TASKS_PER_CALL if on_gpu and vectorized
+                  else CPU_TASKS_PER_CALL, steps)
 
 
 def iterations_per_call() -> int:
@@ -160,8 +162,7 @@ def iterations_per_call() -> int:
 
     A convolutional network's takes a CPU longer than the call, a GPU not.
     """
-    on_gpu = tf.config.list_physical_devices("GPU")
-    return GPU_ITERATIONS_PER_CALL if on_gpu else 1
+    return GPU_ITERATIONS_PER_CALL if devices.gpus() else 1
 
 
 def side_by_side(fn: Callable, elements: Any, engine: Engine) -> Any:
@@ -189,5 +190,5 @@ def one_after_another(fn: Callable, carry: Any, elements: Any) -> Any:
     result = tf.while_loop(
         lambda i, *_: i < num_tasks, body,
         (tf.constant(0), *tf.nest.flatten(carry)),
-        parallel_iterations=1, maximum_iterations=num_tasks)
+        parallel_iterations=1)
     return tf.nest.pack_sequence_as(carry, result[1:])

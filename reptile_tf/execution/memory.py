@@ -11,7 +11,7 @@ import pynvml
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
-from reptile_tf.execution.devices import take_memory_as_needed
+from reptile_tf.execution.devices import gpus, take_memory_as_needed
 from reptile_tf.execution.engine import Engine
 from reptile_tf.networks import CONVOLUTIONS
 
@@ -38,7 +38,7 @@ def available() -> float:
 
     Infinity where the GPU's driver does not say.
     """
-    if not tf.config.list_physical_devices("GPU"):
+    if not gpus():
         return psutil.virtual_memory().available
     take_memory_as_needed()  # The next line is TensorFlow's first, perhaps.
     # What TensorFlow has taken and does not use now is free for it, too.
@@ -86,7 +86,7 @@ def _missing(needed: Estimate) -> tuple[int, float] | None:
     """(bytes needed, bytes there), where they are not enough."""
     host, there = psutil.virtual_memory().available, available()
     pairs = [(sum(needed), there)]
-    if tf.config.list_physical_devices("GPU"):
+    if gpus():
         pairs = [(needed.tensors, there), (needed.graph, host)]
     return next((pair for pair in pairs if pair[0] > pair[1]), None)
 

@@ -110,8 +110,7 @@ def score_logits(
     return tf.while_loop(
         lambda i, _: i < number, body, (tf.constant(0), zeros),
         shape_invariants=(tf.TensorShape([]),
-                          tf.TensorShape([queries.shape[0], *output])),
-        maximum_iterations=number)[1]
+                          tf.TensorShape([queries.shape[0], *output])))[1]
 
 
 class Evaluator:

@@ -151,14 +151,15 @@ class MetaTrainer:
             and `pause` do not change what is trained.
           pause: a call ends at each multiple of this; 0 means no such stop.
         """
-        last = self.meta.meta_iters
-        while (done := self.iteration) < last:
+        last, done = self.meta.meta_iters, self.iteration
+        while done < last:
             stop = min(last, done - done % pause + pause) if pause else last
             count = min(self.iterations_per_call, stop - done)
             self.train_step(sampler(count * self.meta.meta_batch))
-            if done + count == last:
+            done += count
+            if done == last:
                 self._update_state()
-            yield self.iteration
+            yield done
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that training continues from (`trainer_state`)."""

@@ -14,9 +14,13 @@ import reptile_tf
 from reptile_tf.execution import devices, threads
 
 
-def environment() -> dict[str, Any]:
-    """What bit-for-bit repetition depends on."""
-    gpus = tf.config.list_physical_devices("GPU")
+def environment(jit: bool = True) -> dict[str, Any]:
+    """What bit-for-bit repetition depends on.
+
+    Args:
+      jit: whether XLA compiles what is computed.
+    """
+    gpus = devices.gpus()
     device = (tf.config.experimental.get_device_details(gpus[0]).get(
         "device_name", "GPU") if gpus else f"CPU {_cpu_name()}")
     return {
@@ -29,7 +33,7 @@ def environment() -> dict[str, Any]:
                         or threads.cpus()),
         "onednn": _pywrap_util_port.IsMklEnabled(),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
-        "deterministic": devices.deterministic()}
+        "deterministic": devices.deterministic(jit)}
 
 
 def _cpu_name() -> str:

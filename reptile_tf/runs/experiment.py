@@ -70,7 +70,8 @@ class Experiment:
 
     def environment(self) -> dict[str, Any]:
         """What bit-for-bit repetition depends on."""
-        return {**environment(), "replicas": self.replicas.number}
+        return {**environment(self.evaluator.engine.jit),
+                "replicas": self.replicas.number}
 
     def seconds(self) -> float:
         """Of the run so far, interruptions not counted."""

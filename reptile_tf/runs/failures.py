@@ -13,8 +13,13 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
          errno.EFBIG, errno.EIO)
 _DISK_TEXT = re.compile("No space left|quota|Read-only file system|"
                         "Permission denied|File too large", re.I)
+_MEMORY_TEXT = re.compile(
+    "out.of.memory|Dst tensor is not initialized|failed to allocate", re.I)
 _COMPILER_TEXT = re.compile(r"XLA|HLO|LLVM|ptxas|compil", re.I)
 _COMPILER = (tf.errors.InternalError, tf.errors.UnimplementedError)
+# Of operations that XLA lacks, and of those that do not vectorize.
+_LACKING_TEXT = re.compile("Detected unsupported operations when trying to "
+                           "compile|No pfor vectorization")
 
 
 @contextmanager
@@ -44,12 +49,15 @@ def explained(error: Exception) -> str | None:
         reason = getattr(error, "strerror", None) or first
         return (f"{where or 'a file of the run'} cannot be written or read "
                 f"({reason}): make room there, or allow it")
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) or (
+            isinstance(error, tf.errors.InternalError)
+            and _MEMORY_TEXT.search(str(error))):
         return (f"the memory is used up ({first or 'of the host'}): lower "
                 "--meta_batch, --inner_batch or --eval_batch, or with MAML "
                 "--inner_iters, or use --task_order=sequential or "
                 "--recompute_gradients")
-    if isinstance(error, _COMPILER) and _COMPILER_TEXT.search(str(error)):
+    if _LACKING_TEXT.search(str(error)) or (
+            isinstance(error, _COMPILER) and _COMPILER_TEXT.search(str(error))):
         return (f"XLA cannot compile this ({first}): use --jit_compile=off "
                 "with another --run_dir, or on a GPU --nodeterministic")
     return None

@@ -23,9 +23,12 @@ from reptile_tf.runs.scoring import final
 from reptile_tf.runs.training import train
 
 
-def _prepare_devices(dataset, config: Config, log) -> Replicas:
+def prepare_devices(dataset, config: Config, log) -> Replicas:
+    """Threads, GPUs and replicas, before TensorFlow's first operation."""
     cluster = cluster_of(config.distribution)
     use_threads(config, dataset, cluster.processes)
+    if not dataset.FILLS_A_THREAD:
+        devices.hide_gpus()  # A kernel's launch would take longer than it.
     devices.prepare_gpus(config.tf32, config.deterministic)
     return replicas_of(config.distribution, log.info)
 
@@ -63,11 +66,11 @@ def run(dataset, config: Config, progress: Progress | None = None
       Stopped: a signal came; a checkpoint was written.
     """
     log = logger()
-    replicas = _prepare_devices(dataset, config, log)
+    replicas = prepare_devices(dataset, config, log)
     directory = run_directory_of(dataset, config)
     try:
-        with (as_input_errors(directory.progress),
-              replicas.name_lost_workers(directory.progress)):
+        with (replicas.name_lost_workers(directory.progress),
+              as_input_errors(directory.progress)):
             return _run(dataset, config, directory, replicas, log, progress)
     finally:
         directory.close()

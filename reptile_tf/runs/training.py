@@ -16,11 +16,9 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
     """Train to meta_iters, evaluating and saving on the way."""
     c, trainer = run.config, run.trainer
     calls = trainer.train(run.sampler, c.eval_interval)
-    timed, spent, counted = 0, 0.0, 0
-    with run.progress.bar(run.log, c.meta_iters, trainer.iteration,
-                          "it") as bar:
+    timed, spent, counted, done = 0, 0.0, 0, trainer.iteration
+    with run.progress.bar(run.log, c.meta_iters, done, "it") as bar:
         while True:
-            done = trainer.iteration
             _evaluate_if_due(run, done, interrupts)
             if interrupts.check(time.monotonic() - run.last_save
                                 > CHECKPOINT_SECONDS):
@@ -30,6 +28,7 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
             run.say_compiling("the meta-iteration")
             start = time.monotonic()
             made = next(calls) - done
+            done += made
             bar.update(made)
             timed += 1
             if timed > 1:  # The first call compiles.

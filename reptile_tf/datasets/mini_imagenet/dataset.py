@@ -11,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from reptile_tf import networks
 from reptile_tf.datasets import few_shot, files
@@ -20,7 +19,7 @@ from reptile_tf.datasets.mini_imagenet import forms, prepared
 from reptile_tf.datasets.mini_imagenet.config import MiniImageNetConfig
 from reptile_tf.datasets.mini_imagenet.listing import SPLITS, SUFFIXES
 from reptile_tf.errors import InputError
-from reptile_tf.execution import memory
+from reptile_tf.execution import devices, memory
 
 NAME = "miniimagenet"
 FILLS_A_THREAD = True
@@ -129,6 +128,6 @@ def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
         return True
     if config.device_images == "off":
         return False
-    if not tf.config.list_physical_devices("GPU"):
+    if not devices.gpus():
         return False  # Host memory is the device's: the map itself is best.
     return nbytes < DEVICE_SHARE * memory.available()
