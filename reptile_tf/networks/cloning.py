@@ -14,6 +14,7 @@ from reptile_tf.errors import InputError
 from reptile_tf.networks import refusals
 from reptile_tf.networks.layers import (
     EXACT_FUNCTIONS,
+    GLOBAL_MAX_POOLINGS,
     LITE_FUNCTIONS,
     SLICED_POOLINGS,
     BatchNormalization,
@@ -27,10 +28,11 @@ from reptile_tf.networks.layers import (
     SlicedConv2D,
 )
 
+_POOLINGS = (*SLICED_POOLINGS, *GLOBAL_MAX_POOLINGS)
 # How a clone computes convolutions -> what replaces stock layers.
 CONVOLUTIONS = {
     "stock": (), "plain": (), "gathered": (GatheredConv2D, MaxPooling2D),
-    "compiled": SLICED_POOLINGS, "sliced": (SlicedConv2D, *SLICED_POOLINGS),
+    "compiled": _POOLINGS, "sliced": (SlicedConv2D, *_POOLINGS),
     "lite": (LiteConv2D, LiteMaxPooling2D, LiteReLU)}
 # The keys for XLA, where stock max pooling has inexact second derivatives.
 FOR_XLA = ("compiled", "sliced")

@@ -19,13 +19,14 @@ from reptile_tf.networks.layers.normalization import (
     LayerNormalization,
 )
 from reptile_tf.networks.layers.pooling import (
+    GLOBAL_MAX_POOLINGS,
     SLICED_POOLINGS,
     MaxPooling2D,
     SlicedMaxPooling2D,
 )
 
-__all__ = ["EXACT_FUNCTIONS", "LITE_FUNCTIONS", "MAX_SLICED_POSITIONS",
-           "SLICED_POOLINGS", "BatchNormalization", "GatheredConv2D",
-           "GroupNormalization", "LayerNormalization", "LiteConv2D",
-           "LiteMaxPooling2D", "LiteReLU", "MaxPooling2D", "SlicedConv2D",
-           "SlicedMaxPooling2D", "built_shape"]
+__all__ = ["EXACT_FUNCTIONS", "GLOBAL_MAX_POOLINGS", "LITE_FUNCTIONS",
+           "MAX_SLICED_POSITIONS", "SLICED_POOLINGS", "BatchNormalization",
+           "GatheredConv2D", "GroupNormalization", "LayerNormalization",
+           "LiteConv2D", "LiteMaxPooling2D", "LiteReLU", "MaxPooling2D",
+           "SlicedConv2D", "SlicedMaxPooling2D", "built_shape"]

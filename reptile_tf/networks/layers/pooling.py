@@ -110,6 +110,25 @@ class _SlicedParts(_Sliced):
         return inputs
 
 
+class _Whole(_Sliced):
+    """One window: the first maximum of all positions, by its place.
+
+    TensorFlow's gradient looks for the elements that equal the maximum. XLA
+    may compute both anew, with other roundings, and find none: 0 / 0.
+    """
+
+    def _pooled(self, inputs):
+        shape = tf.shape(inputs)
+        flat = tf.reshape(inputs, [shape[0], -1, shape[-1]])
+        place = tf.range(tf.shape(flat)[1], dtype=tf.int64)[:, None]
+        chosen = place == tf.argmax(tf.stop_gradient(flat), 1)[:, None]
+        pooled = tf.reduce_sum(
+            tf.where(chosen, flat, tf.zeros_like(flat)), 1)
+        return (tf.reshape(pooled, [-1, *[1] * (len(inputs.shape) - 2),
+                                    inputs.shape[-1]])
+                if self.keepdims else pooled)
+
+
 def _first_maximum(values: list[tf.Tensor]) -> tf.Tensor:
     """The first of the greatest, elementwise."""
     highest = tf.stop_gradient(functools.reduce(tf.maximum, values))
@@ -146,7 +165,21 @@ class SlicedAdaptiveMaxPooling3D(
     """[B, D, H, W, C]."""
 
 
-# Every pooling that chooses.
+class GlobalMaxPooling1D(_Whole, keras.layers.GlobalMaxPooling1D):
+    """[B, L, C]."""
+
+
+class GlobalMaxPooling2D(_Whole, keras.layers.GlobalMaxPooling2D):
+    """[B, H, W, C]."""
+
+
+class GlobalMaxPooling3D(_Whole, keras.layers.GlobalMaxPooling3D):
+    """[B, D, H, W, C]."""
+
+
+GLOBAL_MAX_POOLINGS = (
+    GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D)
+# Every pooling that chooses in windows.
 SLICED_POOLINGS = (
     SlicedMaxPooling1D, SlicedMaxPooling2D, SlicedMaxPooling3D,
     SlicedAdaptiveMaxPooling1D, SlicedAdaptiveMaxPooling2D,
