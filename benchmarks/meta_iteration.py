@@ -41,7 +41,11 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
     ImageData,
 )
-from reptile_tf.execution.devices import gpus, prepare_gpus  # noqa: E402
+from reptile_tf.execution.devices import (  # noqa: E402
+    gpus,
+    hide_gpus,
+    prepare_gpus,
+)
 from reptile_tf.execution.engine import JIT_COMPILE  # noqa: E402
 from reptile_tf.execution.threads import use_threads  # noqa: E402
 from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
@@ -137,6 +141,8 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
     """(config, task source) of random images, or of the sine waves."""
     config = config_of(dataset, ways, flags)
     use_threads(config, MODULES[dataset])
+    if not MODULES[dataset].FILLS_A_THREAD:
+        hide_gpus()
     prepare_gpus(tf32)
     if dataset == "sine":
         return config, sine.load(config)
