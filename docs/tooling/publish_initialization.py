@@ -55,7 +55,9 @@ task, one of each character, are normalized together.
   {device}. [`result.json`](result.json) has all of it.
 - **Data**: Omniglot (Lake, Salakhutdinov, Tenenbaum, 2015), MIT licence;
   {classes}.
-  None of the test characters was trained on, and nothing was chosen by them.
+  The test characters are those that `run_omniglot.py --seed=0` holds out, not
+  Omniglot's own evaluation half, most of which was trained on. Nothing was
+  chosen by them.
 - **Licence**: MIT, as this repository.
 - **Limits**: single handwritten characters, black on white, 1-bit, drawn with
   a thin pen and shrunk to 28x28 by nearest neighbour. Photographs, grey scans

@@ -14,18 +14,18 @@ from reptile_tf import quiet_tensorflow  # noqa: F401
 
 from absl import app, flags
 
+from reptile_tf import trained
 from reptile_tf.demo import answers
 from reptile_tf.demo.server import Server
 from reptile_tf.errors import InputError
 
-RESULTS = Path(__file__).parents[2] / "results"
 DEMO = Path("runs/demo/initialization")
 SINES = [f"runs/sine-compare-seed0/{name}/initialization"
          for name in ("reptile", "maml")]
 
 _INITIALIZATION = flags.DEFINE_string(
-    "initialization", "", "a run's initialization/, for 28x28 images; else a "
-    f"published one, else {DEMO}")
+    "initialization", "", "a run's initialization/, for 28x28 images; else one "
+    f"that comes with the package, else {DEMO}")
 _SINE = flags.DEFINE_list(
     "sine", SINES, "initializations of sine runs; the default ones may be "
     "missing")
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 def serve() -> Server:
     """The server that the flags ask for, before its first request."""
-    initialization = answers.find(_INITIALIZATION.value, RESULTS, DEMO)
+    initialization = answers.find(_INITIALIZATION.value, trained.FOLDER, DEMO)
     sines = [Path(path).expanduser() for path in _SINE.value]
     missing = [] if flags.FLAGS["sine"].present else [
         path for path in sines if not path.is_dir()]

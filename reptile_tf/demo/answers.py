@@ -117,7 +117,7 @@ def find(initialization: str, published: Path, demo: Path) -> Path:
 
     Args:
       initialization: asked for; "" if none is.
-      published: a folder of results, perhaps with an Omniglot initialization.
+      published: a folder of initializations, perhaps with one of Omniglot.
       demo: what `make demo` makes.
 
     Raises:
