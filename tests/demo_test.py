@@ -13,9 +13,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
 
-from reptile_tf import AdaptConfig, InnerConfig, Learner, squared_error
+from reptile_tf import (
+    AdaptConfig,
+    InnerConfig,
+    Learner,
+    squared_error,
+    trained,
+)
 from reptile_tf.datasets.omniglot import drawings
 from reptile_tf.demo import answers, drawing, server, waves
 from reptile_tf.errors import InputError
@@ -238,21 +246,17 @@ def test_an_initialization_of_other_examples_is_refused(folder, tmp_path):
         waves.Waves([folder / "images"])
 
 
-def test_the_initialization_shown(tmp_path):
-    published, demo = tmp_path / "results", tmp_path / "runs/demo"
-    assert answers.find("x", published, demo) == Path("x")
-    assert answers.find("~/x", published, demo) == Path.home() / "x"
-    with pytest.raises(InputError, match="`make demo`"):
-        answers.find("", published, demo)
-    demo.mkdir(parents=True)
-    for name in ("sine/initialization", "a"):
-        (published / name).mkdir(parents=True)
-        (published / name / "learner.json").touch()
-    assert answers.find("", published, demo) == demo
-    own = published / "omniglot_5way/initialization"
-    own.mkdir(parents=True)
-    (own / "learner.json").touch()
-    assert answers.find("", published, demo) == own
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_initialization_shown(folder, capsys, asked):
+    """What comes with the package, unless another is asked for."""
+    from reptile_tf.demo import __main__ as page
+    shown = folder / "images" if asked else page.PUBLISHED
+    with flagsaver.flagsaver():
+        flags.FLAGS(["page", *[f"--initialization={shown}"] * asked])
+        server = page.serve()
+    server.server_close()
+    assert capsys.readouterr().out == f"initialization: {shown}\n"
+    assert asked or shown.name in trained.names()
 
 
 # HTTP.

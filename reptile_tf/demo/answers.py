@@ -11,7 +11,6 @@ from reptile_tf.datasets import glyphs
 from reptile_tf.demo import drawing, requests
 from reptile_tf.demo.classifier import Classifier
 from reptile_tf.demo.waves import Waves
-from reptile_tf.errors import InputError
 
 MARGIN = 0.05  # Of an example's drawings.
 
@@ -110,26 +109,3 @@ def _kept_picture(strokes: tuple[bytes, ...]) -> np.ndarray:
 
 def _text(picture: np.ndarray) -> str:
     return "".join("01"[int(pixel)] for pixel in picture.ravel())
-
-
-def find(initialization: str, published: Path, demo: Path) -> Path:
-    """The initialization to show.
-
-    Args:
-      initialization: asked for; "" if none is.
-      published: a folder of initializations, perhaps with one of Omniglot.
-      demo: what `make demo` makes.
-
-    Raises:
-      InputError: nothing was asked for, and neither of the others is there.
-    """
-    if initialization:
-        return Path(initialization).expanduser()
-    found = sorted(path.parent for path in published.rglob("learner.json")
-                   if "omniglot" in str(path.relative_to(published)))
-    if found:
-        return found[0]
-    if not demo.is_dir():
-        raise InputError(f"{demo} is not there: make it with `make demo`, or "
-                         "give --initialization=DIR, a run's initialization")
-    return demo
