@@ -10,6 +10,7 @@ Fails if the process itself held LIMIT bytes or more.
 """
 
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -27,10 +28,9 @@ from reptile_tf.datasets import mini_imagenet
 from reptile_tf.datasets.few_shot import FewShotImages
 from reptile_tf.datasets.mini_imagenet import cache_pickles, forms, prepared
 from reptile_tf.datasets.pictures import UNCHANGED
-from reptile_tf.execution.devices import prepare_gpus
-from reptile_tf.execution.threads import use_threads
 from reptile_tf.records.provenance import commit, environment
 from reptile_tf.runs.building import trainer_of
+from reptile_tf.runs.run import prepare_devices
 
 FLAGS = flags.FLAGS
 LIMIT = 2e9
@@ -79,8 +79,7 @@ def measure(folder: Path, size: float, per_class: int,
             more: list[str]) -> dict[str, Any]:
     """Make the cache in a folder, train from it, and look at the memory."""
     config = make(folder, size, per_class, more)
-    use_threads(config, mini_imagenet)
-    prepare_gpus()
+    prepare_devices(mini_imagenet, config, logging.getLogger())
     with resident.Peak() as peak:
         source = mini_imagenet.load(config)
         ends = source.fetch(np.array([0, len(source.data.images) - 1]))

@@ -14,6 +14,7 @@ and after.
 """
 
 import json
+import logging
 import math
 import resource
 import statistics
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,17 +43,13 @@ from reptile_tf.datasets.few_shot import (  # noqa: E402
     FewShotImages,
     ImageData,
 )
-from reptile_tf.execution.devices import (  # noqa: E402
-    gpus,
-    hide_gpus,
-    prepare_gpus,
-)
+from reptile_tf.execution.devices import gpus, prepare_gpus  # noqa: E402
 from reptile_tf.execution.engine import JIT_COMPILE  # noqa: E402
-from reptile_tf.execution.threads import use_threads  # noqa: E402
 from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
 from reptile_tf.learning.rules import unweighted  # noqa: E402
 from reptile_tf.records.provenance import environment  # noqa: E402
 from reptile_tf.runs.building import trainer_of  # noqa: E402
+from reptile_tf.runs.run import prepare_devices  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
@@ -140,10 +138,8 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
               tf32: bool = False):
     """(config, task source) of random images, or of the sine waves."""
     config = config_of(dataset, ways, flags)
-    use_threads(config, MODULES[dataset])
-    if not MODULES[dataset].FILLS_A_THREAD:
-        hide_gpus()
-    prepare_gpus(tf32)
+    prepare_devices(MODULES[dataset], replace(config, tf32=tf32),
+                    logging.getLogger())
     if dataset == "sine":
         return config, sine.load(config)
     shape, number, count, on_device = IMAGES[dataset]

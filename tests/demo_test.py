@@ -247,12 +247,13 @@ def test_an_initialization_of_other_examples_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_the_initialization_shown(folder, capsys, asked):
+def test_the_initialization_shown(folder, monkeypatch, capsys, asked):
     """What comes with the package, unless another is asked for."""
     from reptile_tf.demo import __main__ as page
     shown = folder / "images" if asked else page.PUBLISHED
+    monkeypatch.setenv("HOME", str(folder))
     with flagsaver.flagsaver():
-        flags.FLAGS(["page", *[f"--initialization={shown}"] * asked])
+        flags.FLAGS(["page", *["--initialization=~/images"] * asked])
         server = page.serve()
     server.server_close()
     assert capsys.readouterr().out == f"initialization: {shown}\n"

@@ -51,10 +51,10 @@ POOLINGS = {
         (2, 4))),
     "adaptive 3D": ((4, 3, 5, 2), lambda: keras.layers.AdaptiveMaxPooling3D(
         2)),
-    "of all positions 1D": ((7, 3), lambda: keras.layers.GlobalMaxPooling1D()),
-    "of all positions 2D": ((5, 6, 2), lambda: keras.layers.GlobalMaxPooling2D(
+    "of all positions 1D": ((7, 9), lambda: keras.layers.GlobalMaxPooling1D()),
+    "of all positions 2D": ((5, 6, 9), lambda: keras.layers.GlobalMaxPooling2D(
         keepdims=True)),
-    "of all positions 3D": ((4, 3, 5, 2), lambda: (
+    "of all positions 3D": ((9, 4, 3, 5), lambda: (
         keras.layers.GlobalMaxPooling3D(data_format="channels_first"))),
     "channels first": ((2, 5, 6), lambda: keras.layers.MaxPooling2D(
         2, data_format="channels_first")),
@@ -82,7 +82,7 @@ def test_every_pooling_that_chooses_is_exact_under_xla(rng, name):
     assert type(clone.layers[0]) in (*SLICED_POOLINGS, *GLOBAL_MAX_POOLINGS)
     x = tf.constant(rng.permutation(2 * int(np.prod(shape))).reshape(
         2, *shape) / 50, tf.float32)
-    assert_same_derivatives(model, clone, x, rng, True, least=0.01,
+    assert_same_derivatives(model, clone, x, rng, True, least=0.1,
                             atol=1e-5)
 
 
