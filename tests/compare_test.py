@@ -140,6 +140,28 @@ def test_text(three, capsys):
         "time: of a run, training and evaluation, the mean over seeds."]
 
 
+def test_validation_alone_is_a_table_of_its_own(tmp_path, capsys):
+    """Beside no number of the paper's, and apart from test classes."""
+    rows = images(shots_1n=0.9)[:1]
+    make(tmp_path / "test", omniglot, rows, val_classes=9)
+    make(tmp_path / "both", omniglot, [
+        *({**row, "split": "val", "accuracy": 0.1} for row in rows),
+        *rows], val_classes=9, seed=1)
+    make(tmp_path / "val", omniglot,
+         [{**row, "split": "val"} for row in rows], val_classes=9)
+    compare.show([tmp_path])
+    lines = capsys.readouterr().out.splitlines()
+    tables = {line: lines[i + 4] for i, line in enumerate(lines)
+              if "omniglot, " in line}
+    assert [title.split(";")[0] for title in tables] == [
+        "omniglot, 5-way, validation classes: all characters",
+        "omniglot, 5-way: all characters"]
+    val, test = tables.items()
+    assert val[0].endswith(" validation tasks") and "95.39" not in val[1]
+    assert test[0].endswith(" test tasks") and "95.39" in test[1]
+    assert "90.00" in val[1] and "90.00 ± 0.00" in test[1]
+
+
 def test_markdown(three, capsys):
     compare.show([three], "markdown")
     lines = capsys.readouterr().out.splitlines()

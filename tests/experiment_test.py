@@ -244,6 +244,19 @@ def test_the_test_split_alone(tmp_path):
             ("test", 1), ("test", 3)]
 
 
+def test_validation_alone(tmp_path, capsys):
+    run = ["--val_classes=3", "--shots=1,3", "--eval_splits=val"]
+    assert main(tmp_path / "run", *UNTRAINED, *run) == 0
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    for rows in (result["results"], result["untrained"]):
+        assert [(r["split"], r["shots"]) for r in rows] == [
+            ("val", 1), ("val", 3)]
+    assert "accuracy on validation classes, " in capsys.readouterr().out
+    assert main(tmp_path / "none", *UNTRAINED, "--eval_splits=val") == 1
+    assert "eval_splits=val: this data has no such split, it has test, train" \
+        in capsys.readouterr().err
+
+
 def test_memory_is_checked_before_training(tmp_path, capsys, monkeypatch):
     """4x3 pixels, flattened; 3 logits, normalized: 12 + 3 + 3 floats.
 

@@ -43,7 +43,7 @@ def tables_of(rows: list[Row]) -> list[tuple[str, list[Row]]]:
         tasks = sorted({r.tasks for r in of_table})
         span = " to ".join(f"{n:,}" for n in dict.fromkeys(
             (tasks[0], tasks[-1])))
-        found.append((f"{title}; {span} test tasks", of_table))
+        found.append((f"{title}; {span} {of_table[0].split} tasks", of_table))
     return found
 
 

@@ -9,7 +9,11 @@ from typing import Any
 
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.errors import InputError
-from reptile_tf.records.results import check_result
+from reptile_tf.records.results import (
+    SPLIT_NAMES,
+    check_result,
+    reported_rows,
+)
 from reptile_tf.records.run_directory import RunDirectory
 
 DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}
@@ -59,8 +63,9 @@ class Run:
     def table(self) -> str:
         """What it is compared within: data set, ways and data."""
         ways = self.result["ways"]
-        return (f"{self.result['dataset']}"
-                f"{f', {ways}-way' if ways > 1 else ''}: {self.data}")
+        ways = f", {ways}-way" if ways > 1 else ""
+        split = "" if self.split == "test" else f", {self.split} classes"
+        return f"{self.result['dataset']}{ways}{split}: {self.data}"
 
     @property
     def data(self) -> str:
@@ -80,9 +85,14 @@ class Run:
                      "--channels=3"} <= set(self.flags.values()))
 
     @property
-    def test_rows(self) -> list[dict[str, Any]]:
-        """The rows of the test split, final initialization."""
-        return [r for r in self.result["results"] if r["split"] == "test"]
+    def split(self) -> str:
+        """That its rows are of: test, or validation evaluated alone."""
+        return next((SPLIT_NAMES[r["split"]] for r in self.rows), "test")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of that split, final initialization."""
+        return reported_rows(self.result)
 
 
 def evaluation_batch(flags: dict[str, str], shots: int | None

@@ -1,4 +1,4 @@
-"""The rows of a comparison: a cell of the test tasks, of one group."""
+"""The rows of a comparison: a cell of the evaluation, of one group."""
 
 import statistics
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from reptile_tf.compare.seeds import over_seeds
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the test tasks, of one group.
+    """One cell of the evaluation, of one group.
 
     Attributes:
       table: what it is compared within: data set, ways and data.
@@ -25,7 +25,8 @@ class Row:
       mean: over the seeds.
       std: sample standard deviation over the seeds; None for one seed.
       ci95: of one seed, the 95 % interval over its tasks; else None.
-      tasks: test tasks of a seed.
+      split: whose classes the tasks are of.
+      tasks: of a seed.
       paper: its number.
       unlike: in what the run behind it was another, flag by flag.
     """
@@ -38,6 +39,7 @@ class Row:
     mean: float
     std: float | None
     ci95: float | None
+    split: str
     tasks: int
     paper: Published | None
     unlike: tuple[str, ...]
@@ -68,7 +70,7 @@ def rows_of(runs: Iterable[Run]) -> list[Row]:
     """The rows of all tables, in their order."""
     tables: dict[str, dict[tuple, list[Run]]] = {}
     for run in runs:
-        for row in run.test_rows:
+        for row in run.rows:
             tables.setdefault(run.table, {}).setdefault(
                 _key(row), []).append(run)
     return [_row(table, key, group)
@@ -85,7 +87,7 @@ def doubled(rows: Iterable[Row]) -> list[str]:
             cells.setdefault(pair, []).append(row.cell)
     return [f"{run.directory.path}: the same seed and flags as "
             f"{counted.directory.path}, which is counted"
-            + ("" if len(of_run) == len(run.test_rows)
+            + ("" if len(of_run) == len(run.rows)
                else f" ({', '.join(of_run)})")
             for (run, counted), of_run in cells.items()]
 
@@ -97,7 +99,7 @@ def _key(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _row(table: str, key: tuple, group: Group) -> Row:
-    rows = [next(r for r in run.test_rows if _key(r) == key)
+    rows = [next(r for r in run.rows if _key(r) == key)
             for run in group.runs]
     first, run = rows[0], group.runs[0]
     (_, shots), (_, second) = key
@@ -109,11 +111,11 @@ def _row(table: str, key: tuple, group: Group) -> Row:
         cell = f"{shots}-shot" + (" + transduction" if second else "")
         paper = published(
             run.result["dataset"], run.result["ways"], shots, group.algorithm,
-            second) if run.has_papers_data else None
+            second) if run.has_papers_data and run.split == "test" else None
     tasks, ci95 = min(r["tasks"] for r in rows), first["ci95"]
     measured = over_seeds([scale * r[metric] for r in rows],
                           None if ci95 is None else scale * ci95)
     return Row(
         table, group, cell, key, metric, measured.mean, measured.std,
-        measured.ci95, tasks, paper,
+        measured.ci95, run.split, tasks, paper,
         paper.unlike(run, shots, tasks) if paper else ())

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from reptile_tf.configuration.config import Config
+from reptile_tf.errors import InputError
 from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.records.provenance import environment
@@ -47,6 +48,12 @@ class Experiment:
         self.last_save, self.started = float("-inf"), time.monotonic()
         self.source = dataset.load(config)
         log.info("data: %s", self.source.describe())
+        if config.eval_splits not in ("all", *self.source.splits):
+            raise InputError(
+                f"eval_splits={config.eval_splits}: this data has no such "
+                f"split, it has {', '.join(self.source.splits)}: use one of "
+                "them or all; --val_classes=100 sets Omniglot's validation "
+                "characters apart")
         self.model = self.source.network()
         self.trainer = building.trainer_of(
             self.source, config, self.model, self.replicas,

@@ -44,7 +44,8 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
     untrained = learner_of(run.source, c, run.source.network(),
                            learner.engine)
-    splits = run.source.splits if c.eval_splits == "all" else ("test",)
+    splits = run.source.splits if c.eval_splits == "all" else (
+        c.eval_splits,)
     sources = (("results", learner, c.eval_samples),
                ("untrained", untrained, c.eval_interval_samples))
     rows = {"results": [], "untrained": []}

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from reptile_tf.records.results import SPLIT_NAMES, reported_rows
+
 
 def mode_name(transductive: bool) -> str:
     """How a batch-norm mode is called in tables and metrics."""
@@ -9,16 +11,18 @@ def mode_name(transductive: bool) -> str:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Test accuracy of the untrained and of the meta-trained network."""
+    """Accuracy of the untrained and of the meta-trained network.
+
+    On test classes; on those that were evaluated alone, if they were.
+    """
+    rows = reported_rows(result)
     before = {(r["split"], r["shots"], r["transductive"]): r
               for r in result["untrained"]}
-    lines = [f"accuracy on test classes, {result['ways']}-way, % (95 % "
-             "interval over tasks)",
+    lines = [f"accuracy on {SPLIT_NAMES[rows[0]['split']]} classes, "
+             f"{result['ways']}-way, % (95 % interval over tasks)",
              f"  {'':26}{'untrained':>16}{'meta-trained':>16}"]
-    for row in result["results"]:
-        if row["split"] != "test":
-            continue
-        old = before["test", row["shots"], row["transductive"]]
+    for row in rows:
+        old = before[row["split"], row["shots"], row["transductive"]]
         cells = "".join(
             f"{100 * r['accuracy']:>10.1f} ±{100 * (r['ci95'] or 0):>4.1f}"
             for r in (old, row))
