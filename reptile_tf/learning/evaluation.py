@@ -146,10 +146,12 @@ class Evaluator:
         self._compiled = engine.function(self._outputs)
 
     def _outputs(self, phi, start, tasks):
+        def examples(inputs):
+            return self.engine.computed(self.lookup(inputs))
+
         def one(task):
             w, state, done, outputs = phi, start, 0, []
-            support = self.lookup(task.support_inputs)
-            queries = self.lookup(task.query_inputs)
+            support, queries = task.support_inputs, task.query_inputs
             for steps in self.steps or [task.positions.shape[0]]:
                 w, state = self.inner_loop.adapt_to(
                     w, state, support, task.support_targets,
@@ -158,7 +160,9 @@ class Evaluator:
                 outputs += [score_logits(self.inner_loop, w, support, queries,
                                          mode) for mode in self.modes]
             return outputs
-        return engines.side_by_side(one, tasks, self.engine)
+        return engines.side_by_side(one, tasks._replace(
+            support_inputs=examples(tasks.support_inputs),
+            query_inputs=examples(tasks.query_inputs)), self.engine)
 
     def outputs(
         self, phi: Weights, state: InnerState, tasks: EvaluationTasks

@@ -39,8 +39,11 @@ class FewShotImages(TaskSource):
         self.splits = tuple(
             s for s in ("test", "val", "train") if s in data.splits)
         self.curve = "val" if "val" in data.splits else "test"
-        self._images = (tf.constant(data.images[np.arange(len(data.images))])
-                        if on_device else None)
+        # A variable: without XLA, GPUs look uint8 up in nothing else, and a
+        # constant would travel to the host in every call.
+        self._images = tf.Variable(
+            data.images[np.arange(len(data.images))], trainable=False
+        ) if on_device else None
         if on_device:
             self.iterations_per_call = iterations_per_call()
 
