@@ -313,7 +313,7 @@ GRAPH, XLA = {}, {"convolutions": "compiled", "compiled": under_xla}
     *(pytest.param(name, GRAPH, id=name, marks=[pytest.mark.slow]
                    if "slow" in name else []) for name in TRAINED),
     *(pytest.param(name, XLA, id=f"{name}, XLA", marks=pytest.mark.slow)
-      for name in ("vectors", "images"))])
+      for name in ("vectors", "sequences", "images", "volumes"))])
 def test_layers_train_exactly(group, engine):
     """Side by side in one model; only if one fails, each in its own."""
     shape, makes = TRAINED[group]
