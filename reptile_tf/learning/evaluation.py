@@ -84,7 +84,9 @@ def score_logits(
 
     Transductive: the queries are one batch. Otherwise each query is the last
     row of a batch of its own, after the whole support set: batch
-    normalization sees no other query (section 6.1).
+    normalization sees no other query (section 6.1). They come one by one, not
+    as one more axis: of the tasks of a call, one query each fills a device,
+    and all at once would take Q times the memory.
 
     Args:
       inner_loop: U^k.
