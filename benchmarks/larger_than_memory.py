@@ -30,7 +30,7 @@ from reptile_tf.datasets.mini_imagenet import cache_pickles, forms, prepared
 from reptile_tf.datasets.pictures import UNCHANGED
 from reptile_tf.records.provenance import commit, environment
 from reptile_tf.runs.building import trainer_of
-from reptile_tf.runs.run import prepare_devices
+from reptile_tf.runs.run import prepared_replicas
 
 FLAGS = flags.FLAGS
 LIMIT = 2e9
@@ -79,7 +79,7 @@ def measure(folder: Path, size: float, per_class: int,
             more: list[str]) -> dict[str, Any]:
     """Make the cache in a folder, train from it, and look at the memory."""
     config = make(folder, size, per_class, more)
-    prepare_devices(mini_imagenet, config, logging.getLogger())
+    prepared_replicas(mini_imagenet, config, logging.getLogger())
     with resident.Peak() as peak:
         source = mini_imagenet.load(config)
         ends = source.fetch(np.array([0, len(source.data.images) - 1]))

@@ -49,7 +49,7 @@ from reptile_tf.learning.evaluation import Evaluator  # noqa: E402
 from reptile_tf.learning.rules import unweighted  # noqa: E402
 from reptile_tf.records.provenance import environment  # noqa: E402
 from reptile_tf.runs.building import trainer_of  # noqa: E402
-from reptile_tf.runs.run import prepare_devices  # noqa: E402
+from reptile_tf.runs.run import prepared_replicas  # noqa: E402
 
 CONFIGS = {"omniglot": {5: "omniglot_5way", 20: "omniglot_20way"},
            "miniimagenet": {5: "miniimagenet_5way_1shot"}}
@@ -138,7 +138,7 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
               tf32: bool = False):
     """(config, task source) of random images, or of the sine waves."""
     config = config_of(dataset, ways, flags)
-    prepare_devices(MODULES[dataset], replace(config, tf32=tf32),
+    prepared_replicas(MODULES[dataset], replace(config, tf32=tf32),
                     logging.getLogger())
     if dataset == "sine":
         return config, sine.load(config)

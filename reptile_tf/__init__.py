@@ -27,7 +27,7 @@ _HOMES = {
     "cross_entropy": "learning.losses",
     "load": "trained",
     "meta_train": "learning.meta_training",
-    "prepare_gpus": "execution.devices",
+    "prepare_devices": "execution.preparation",
     "squared_error": "learning.losses",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -76,7 +76,7 @@ def test_tasks_too_small_for_a_thread_leave_the_gpu_to_others(
     monkeypatch.setattr(tf.config, "set_visible_devices",
                         lambda *args: asked.append(args))
     monkeypatch.setenv("XLA_FLAGS", "")
-    run.prepare_devices(dataset, flags.parse(
+    run.prepared_replicas(dataset, flags.parse(
         [""], dataset.CONFIG, dataset.DEFAULTS), logging.getLogger())
     assert asked == hidden
 

@@ -27,29 +27,36 @@ PROGRAM = f"""
 import os, sys
 from types import SimpleNamespace as Of
 import tensorflow as tf
+import reptile_tf
 from reptile_tf.execution import devices, threads
 from reptile_tf.learning.meta_config import MetaConfig as Meta
 from reptile_tf.records import provenance
+from reptile_tf.runs.run import prepared_replicas
 threads.cpus = lambda: 4
 for case, _ in {CASES}:
     if os.fork():
         os.wait()
         continue
     number, meta_batch, order, large, jit = case
-    threads.use_threads(
-        Of(num_threads=number, meta=Meta(meta_batch=meta_batch,
-                                         task_order=order),
-           jit_compile=jit), Of(FILLS_A_THREAD=large))
+    prepared_replicas(
+        Of(FILLS_A_THREAD=large), Of(
+            num_threads=number, jit_compile=jit, tf32=False,
+            meta=Meta(meta_batch=meta_batch, task_order=order),
+            deterministic=True, distribution="none"), Of(info=print))
     print(case, tf.config.threading.get_intra_op_parallelism_threads(),
           tf.config.threading.get_inter_op_parallelism_threads(),
           provenance.environment()["num_threads"], sep="; ")
     tf.constant(1) + 1
-    threads.use_threads(
-        Of(num_threads=3, meta=Meta(meta_batch=1), jit_compile="auto"),
-        Of(FILLS_A_THREAD=False))
+    reptile_tf.prepare_devices(num_threads=3)
     print(case, provenance.environment()["num_threads"], sep="; ")
     break
 else:
+    if not os.fork():
+        reptile_tf.prepare_devices()
+        print("own", tf.config.threading.get_intra_op_parallelism_threads(),
+              provenance.environment()["num_threads"], sep="; ", flush=True)
+        os._exit(0)
+    os.wait()
     for name in devices.DETERMINISTIC:
         if os.fork():
             os.wait()
@@ -74,6 +81,11 @@ def test_threads(done, case, want):
              if line.startswith(f"{case};")]
     # Once TensorFlow runs, it keeps what it has.
     assert lines == [want, want.split()[-1]], done.stderr
+
+
+def test_threads_of_a_program_of_ones_own(done):
+    """As those of a run: five tasks side by side occupy the four."""
+    assert "own; 1; 4" in done.stdout.splitlines(), done.stderr
 
 
 def test_xla_knows_the_flags_that_make_it_repeat(done):

@@ -159,7 +159,7 @@ def test_of_several_workers_too_a_compilers_error_is_none_lost(
 
     replicas = strategies.Distributed.__new__(strategies.Distributed)
     replicas.cluster = SimpleNamespace(processes=2)
-    monkeypatch.setattr(run, "prepare_devices", lambda *_: replicas)
+    monkeypatch.setattr(run, "prepared_replicas", lambda *_: replicas)
     monkeypatch.setattr(run, "_run", fail)
     with pytest.raises(InputError, match=text):
         run.run(sine, flags.parse(["", f"--run_dir={tmp_path}"], sine.CONFIG,

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
+from reptile_tf.datasets.splits import SPLIT_NAMES, reported_rows
 from reptile_tf.errors import InputError
-from reptile_tf.records.results import (
-    SPLIT_NAMES,
-    check_result,
-    reported_rows,
-)
+from reptile_tf.records.results import check_result
 from reptile_tf.records.run_directory import RunDirectory
 
 DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}

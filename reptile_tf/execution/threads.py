@@ -5,7 +5,7 @@ import os
 import tensorflow as tf
 
 
-def use_threads(config, dataset, processes: int = 1) -> None:
+def use_threads(tasks: int, number: int = 0) -> None:
     """Divide the CPU threads; before TensorFlow's first operation.
 
     Where the tasks of a meta-batch occupy all threads, each operation runs on
@@ -13,17 +13,13 @@ def use_threads(config, dataset, processes: int = 1) -> None:
     split. XLA runs one operation at a time, on all threads.
 
     Args:
-      config: the run's; of it num_threads (0 means all), jit_compile and
-        meta.slots.
-      dataset: a module of `datasets`, with FILLS_A_THREAD.
-      processes: that share the tasks, on a machine each.
+      tasks: side by side, without XLA, each of which keeps a thread busy.
+      number: of threads; 0 means all.
     """
-    threads = config.num_threads or cpus()
-    thread_per_task = (dataset.FILLS_A_THREAD and config.jit_compile != "on"
-                       and config.meta.slots // processes >= threads)
+    threads = number or cpus()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(
-            1 if thread_per_task else threads)
+            1 if tasks >= threads else threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         pass  # A program that has used TensorFlow before keeps its threads.

@@ -2,17 +2,6 @@
 
 from typing import Any
 
-# How people call the classes of a split.
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
-
-
-def reported_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of the split that tables show: test, or the one evaluated alone."""
-    rows = result["results"]
-    splits = [row["split"] for row in rows]
-    shown = "test" if "test" in splits else next(iter(splits), None)
-    return [row for row in rows if row["split"] == shown]
-
 
 def check_result(result: dict[str, Any]) -> None:
     """Raise KeyError or TypeError unless it has what a table needs."""

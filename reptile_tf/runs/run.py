@@ -7,9 +7,9 @@ from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution import devices
 from reptile_tf.execution.cluster import cluster_of
+from reptile_tf.execution.preparation import prepare_devices
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.execution.strategies import replicas_of
-from reptile_tf.execution.threads import use_threads
 from reptile_tf.learning.non_finite import NonFiniteError
 from reptile_tf.records.provenance import environment
 from reptile_tf.records.run_directory import RunDirectory
@@ -23,13 +23,15 @@ from reptile_tf.runs.scoring import final
 from reptile_tf.runs.training import train
 
 
-def prepare_devices(dataset, config: Config, log) -> Replicas:
+def prepared_replicas(dataset, config: Config, log) -> Replicas:
     """Threads, GPUs and replicas, before TensorFlow's first operation."""
-    cluster = cluster_of(config.distribution)
-    use_threads(config, dataset, cluster.processes)
+    cluster, tasks = cluster_of(config.distribution), 0
     if not dataset.FILLS_A_THREAD:
         devices.hide_gpus()  # A kernel's launch would take longer than it.
-    devices.prepare_gpus(config.tf32, config.deterministic)
+    elif config.jit_compile != "on":
+        tasks = config.meta.slots // cluster.processes
+    prepare_devices(tasks, config.num_threads, config.tf32,
+                    config.deterministic)
     return replicas_of(config.distribution, log.info)
 
 
@@ -66,7 +68,7 @@ def run(dataset, config: Config, progress: Progress | None = None
       Stopped: a signal came; a checkpoint was written.
     """
     log = logger()
-    replicas = prepare_devices(dataset, config, log)
+    replicas = prepared_replicas(dataset, config, log)
     directory = run_directory_of(dataset, config)
     try:
         with (replicas.name_lost_workers(directory.progress),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reptile_tf.records.results import SPLIT_NAMES, reported_rows
+from reptile_tf.datasets.splits import SPLIT_NAMES, reported_rows
 
 
 def mode_name(transductive: bool) -> str:
