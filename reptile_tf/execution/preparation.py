@@ -13,9 +13,9 @@ def prepare_devices(meta_batch: int = 5, num_threads: int = 0,
 
     Args:
       meta_batch: tasks side by side. Where they occupy all threads, each
-        operation runs on one: on two threads a meta-iteration of Omniglot's
-        network takes 0.7 of the time. 0 for networks without convolutions:
-        XLA runs one operation at a time, on all threads.
+        operation runs on one, which is faster for convolutions. 0 for
+        networks without them: XLA runs one operation at a time, on all
+        threads.
       num_threads: CPU threads; 0 means all.
       tf32: products in TF32, with 10 bits; else float32, as published.
       deterministic: XLA's kernels for GPUs repeat bit for bit. What is in
