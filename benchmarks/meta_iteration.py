@@ -139,7 +139,7 @@ def source_of(dataset: str, ways: int, flags: Sequence[str],
     """(config, task source) of random images, or of the sine waves."""
     config = config_of(dataset, ways, flags)
     prepared_replicas(MODULES[dataset], replace(config, tf32=tf32),
-                    logging.getLogger())
+                      logging.getLogger())
     if dataset == "sine":
         return config, sine.load(config)
     shape, number, count, on_device = IMAGES[dataset]

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def table(self) -> str:
-        """What it is compared within: data set, ways and data."""
+        """What it is compared within: data set, ways, split and data."""
         ways = self.result["ways"]
         ways = f", {ways}-way" if ways > 1 else ""
         split = "" if self.split == "test" else f", {self.split} classes"
@@ -74,7 +74,9 @@ class Run:
 
     @property
     def has_papers_data(self) -> bool:
-        """Whether it is the data of the paper's tables."""
+        """Whether it is the data of the paper's tables: test classes."""
+        if self.split != "test":
+            return False
         if self.result["dataset"] == omniglot.NAME:
             return self.flags.get("data") != "--data=synthetic"
         return (self.result["dataset"] == mini_imagenet.NAME

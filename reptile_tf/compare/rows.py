@@ -16,7 +16,7 @@ class Row:
     """One cell of the evaluation, of one group.
 
     Attributes:
-      table: what it is compared within: data set, ways and data.
+      table: what it is compared within: data set, ways, split and data.
       group: the runs.
       cell: such as "5-shot + transduction" or "10 points, 32 steps".
       key: the same as in result.json: shots and transductive, or points and
@@ -111,7 +111,7 @@ def _row(table: str, key: tuple, group: Group) -> Row:
         cell = f"{shots}-shot" + (" + transduction" if second else "")
         paper = published(
             run.result["dataset"], run.result["ways"], shots, group.algorithm,
-            second) if run.has_papers_data and run.split == "test" else None
+            second) if run.has_papers_data else None
     tasks, ci95 = min(r["tasks"] for r in rows), first["ci95"]
     measured = over_seeds([scale * r[metric] for r in rows],
                           None if ci95 is None else scale * ci95)

@@ -148,9 +148,6 @@ class Evaluator:
         self._compiled = engine.function(self._outputs)
 
     def _outputs(self, phi, start, tasks):
-        def examples(inputs):
-            return self.engine.computed(self.lookup(inputs))
-
         def one(task):
             w, state, done, outputs = phi, start, 0, []
             support, queries = task.support_inputs, task.query_inputs
@@ -162,19 +159,15 @@ class Evaluator:
                 outputs += [score_logits(self.inner_loop, w, support, queries,
                                          mode) for mode in self.modes]
             return outputs
-        return engines.side_by_side(one, tasks._replace(
-            support_inputs=examples(tasks.support_inputs),
-            query_inputs=examples(tasks.query_inputs)), self.engine)
+        return engines.side_by_side(one, tasks.map_inputs(
+            lambda x: self.engine.computed(self.lookup(x))), self.engine)
 
     def outputs(
         self, phi: Weights, state: InnerState, tasks: EvaluationTasks
     ) -> list[tf.Tensor]:
         """Query outputs [T, Q, N] of T tasks, for each of steps x modes."""
-        fetched = tasks._replace(
-            support_inputs=self.fetch(tasks.support_inputs),
-            query_inputs=self.fetch(tasks.query_inputs))
         return self._compiled(phi, state, tf.nest.map_structure(
-            tf.convert_to_tensor, fetched))
+            tf.convert_to_tensor, tasks.map_inputs(self.fetch)))
 
     def evaluate(
         self,

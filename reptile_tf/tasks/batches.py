@@ -61,6 +61,11 @@ class EvaluationTasks(NamedTuple):
     query_inputs: Any
     query_targets: Any
 
+    def map_inputs(self, fn: Callable[[Any], Any]) -> "EvaluationTasks":
+        """The same with fn applied to all inputs."""
+        return self._replace(support_inputs=fn(self.support_inputs),
+                             query_inputs=fn(self.query_inputs))
+
     @classmethod
     def cut(cls, support_inputs: Any, support_targets: Any, query_inputs: Any,
             query_targets: Any, steps: int = 50, batch: int = 5,
