@@ -17,6 +17,7 @@ from reptile_tf.experiments import (
     gradient_combinations,
     momentum,
     overlap,
+    report,
     tables,
 )
 from reptile_tf.experiments.claims import Claim, combination, difference
@@ -141,6 +142,13 @@ def test_figure_4c_has_full_batches(tmp_path, figures):
         assert "--inner_batch=100\n" in lines and "--sweep" not in lines
     [axes] = figures["figure4c"].axes
     assert axes.get_xscale() == "log"
+    # 100 of 75 cannot be drawn afresh.
+    assert run(overlap, tmp_path, "--sweep=meta_step", "--values=0.3",
+               "--train_shots=15", f"--run_dir={tmp_path / 'few'}") == 0
+    text, data = files_of(tmp_path / "few", "figure4c")
+    assert (len(data["settings"]), len(data["claims"])) == (3, 2)
+    [line] = data["left_out"]
+    assert line.startswith("shared-tail FOMAML, with replacement")
 
 
 @pytest.mark.slow
@@ -180,11 +188,23 @@ def test_momentum_with_two_seeds(tmp_path, figures):
     assert data["commits"] == [commit, "f" * 40]
     assert f"commits {commit}, {'f' * 40}." in text
     assert data["settings"][1]["wall_seconds"][0] == result["wall_seconds"]
+    # Validation classes while training; then at the end, too.
+    val = ["--val_classes=5", "--shots=5", "--eval_batch=5"]
+    for split, home in (("test", "both"), ("val", "alone")):
+        assert run(momentum, tmp_path / home, *val,
+                   f"--eval_splits={split}") == 0
+        text, data = files_of(tmp_path / home, "momentum")
+        assert figures["momentum"].axes[0].get_ylabel() == (
+            "validation accuracy, %")
+        name = {"val": "validation", "test": "test"}[split]
+        assert text.startswith(f"| {name} accuracy, % |")
+        assert f"4 {name} tasks" in text
+        assert (data["split"], data["curve_split"]) == (name, "validation")
 
 
-def outcome(*accuracies, ci95=0.02, name="a"):
+def outcome(*accuracies, ci95=0.02, name="a", split="test"):
     return Outcome(Setting(name, name, "x.cfg"), (), tuple(
-        {"results": [{"split": "test", "shots": 5, "transductive": False,
+        {"results": [{"split": split, "shots": 5, "transductive": False,
                       "accuracy": a, "ci95": ci95}]} for a in accuracies))
 
 
@@ -214,6 +234,13 @@ def test_one_seed_has_the_interval_over_its_tasks():
     got = combination([(1, a), (-0.5, b)], CELL)
     assert got.mean == pytest.approx(50)
     assert got.interval == pytest.approx((3**2 + 2**2) ** 0.5)
+
+
+def test_validation_evaluated_alone_is_what_is_reported():
+    one = outcome(0.9, split="val")
+    assert (one.columns, one.split) == ([CELL], "validation")
+    assert str(one.final(CELL)) == "90.00 ± 2.00"
+    assert report.table([one])[0].startswith("| validation accuracy, % |")
 
 
 @pytest.mark.parametrize("mean, verdict", [
@@ -251,6 +278,9 @@ def test_the_claims_of_figure_4_by_hand():
     assert [round(c.estimate.mean, 6) for c in claims] == [35, 25, 35, 42.5]
     best = overlap.claims("meta_step", outcomes)
     assert [round(c.estimate.mean, 6) for c in best] == [0, 5, 10, 15]
+    fewer = {m: outcomes[m] for m in rows if m != "shared_tail_replacement"}
+    assert [c.estimate for c in overlap.claims("meta_step", fewer)] == [
+        c.estimate for c in best[:2]]
     del outcomes["reptile"][5], outcomes["reptile"][8]
     assert overlap.claims("inner_iters", outcomes) == []
 

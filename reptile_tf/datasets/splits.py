@@ -12,3 +12,9 @@ def reported_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     splits = [row["split"] for row in rows]
     shown = "test" if "test" in splits else next(iter(splits), None)
     return [row for row in rows if row["split"] == shown]
+
+
+def reported_split(result: dict[str, Any]) -> str:
+    """Whose classes those are, for people; test where there are none."""
+    rows = reported_rows(result)
+    return SPLIT_NAMES[rows[0]["split"] if rows else "test"]

@@ -96,7 +96,8 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                        xytext=(0, 7), textcoords="offset points",
                        ha="center", fontsize=7.5, color=colour)
     curves.set(xlabel="meta-iterations",
-               ylabel=f"test accuracy, %, {report.column_name(column)}")
+               ylabel=f"{outcomes[0].curve_split} accuracy, %, "
+               f"{report.column_name(column)}")
     figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     curves.set_title("while training" + (
         "; band: standard deviation" if len(outcomes[0].results) > 1 else ""),
@@ -104,7 +105,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
     final.set_yticks(range(len(outcomes)),
                      [o.setting.name for o in outcomes])
     final.set(ylim=(len(outcomes) - 0.5, -0.7),
-              xlabel="test accuracy, %")
+              xlabel=f"{outcomes[0].split} accuracy, %")
     final.margins(x=0.1)
     final.set_title(f"at the end; ±: {report.interval_text(outcomes)}",
                     fontsize=9)

@@ -52,7 +52,7 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                 f"{o.setting.name}: {o.final(column)}" for o in outcomes)]))
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("test accuracy, %")
+    figure.axes[0].set_ylabel(f"{outcomes[0].curve_split} accuracy, %")
     figure.axes[0].legend(fontsize=9, loc="lower right")
     figure.suptitle(title)
     return figure

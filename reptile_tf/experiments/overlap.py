@@ -121,7 +121,7 @@ def claims(sweep: str, outcomes: Outcomes) -> list[Claim]:
 
 
 def _best_steps(outcomes: Outcomes) -> list[Claim]:
-    column = next(iter(outcomes["reptile"].values())).columns[0]
+    column = _any(outcomes).columns[0]
     best = {method: max(by_value.values(),
                         key=lambda o: o.final(column).mean)
             for method, by_value in outcomes.items()}
@@ -129,16 +129,22 @@ def _best_steps(outcomes: Outcomes) -> list[Claim]:
                   "of its outer steps",
                   difference(best[better], best[worse], column))
             for worse in ("shared_tail_cycling", "shared_tail_replacement")
-            for better in ("separate_tail", "reptile")]
+            for better in ("separate_tail", "reptile")
+            if {worse, better} <= best.keys()]
+
+
+def _any(outcomes: Outcomes) -> Outcome:
+    """All are evaluated alike."""
+    return next(iter(next(iter(outcomes.values())).values()))
 
 
 def draw(sweep: str, outcomes: Outcomes, title: str) -> Figure:
     """Final accuracy against the swept value, with a band of its ±."""
+    one = _any(outcomes)
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     axes = figure.subplots()
-    every = {}
+    column, every = one.columns[0], {}
     for i, (method, by_value) in enumerate(outcomes.items()):
-        column = next(iter(by_value.values())).columns[0]
         every |= {value: o.configs[0] for value, o in by_value.items()}
         mean, interval = np.array([
             (f.mean, f.interval) for f in (
@@ -154,11 +160,11 @@ def draw(sweep: str, outcomes: Outcomes, title: str) -> Figure:
         _shade(axes, every)
     axes.minorticks_off()
     axes.set_xticks(sorted(every), [f"{v:g}" for v in sorted(every)])
-    a = next(iter(outcomes["reptile"].values()))
     axes.set(
         xlabel={"inner_iters": "inner steps", "inner_batch": "inner batch",
                 "meta_step": "outer step size at the start"}[sweep],
-        ylabel=f"test accuracy, %, {report.column_name(a.columns[0])}")
+        ylabel=f"{one.split} accuracy, %, "
+               f"{report.column_name(column)}")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=9, loc="outside lower center", ncols=2)
     axes.set_title(title, fontsize=8)

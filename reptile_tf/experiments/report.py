@@ -49,10 +49,10 @@ def column_name(column: Column) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Final test accuracies, as Markdown."""
+    """Final accuracies, as Markdown."""
     columns = outcomes[0].columns
     return markdown_table(
-        ["test accuracy, %", *map(column_name, columns)],
+        [f"{outcomes[0].split} accuracy, %", *map(column_name, columns)],
         [[o.setting.name, *(str(o.final(column)) for column in columns)]
          for o in outcomes])
 
@@ -78,7 +78,7 @@ def in_short(outcomes: Sequence[Outcome]) -> str:
     """For the title of a figure."""
     seeds, first = len(outcomes[0].results), outcomes[0]
     return (f"{first.results[0]['meta_iters']:,} meta-iterations, "
-            f"{first.configs[0].eval_samples:,} test tasks, "
+            f"{first.configs[0].eval_samples:,} {first.split} tasks, "
             f"{seeds} seed{'s' * (seeds > 1)}")
 
 
@@ -93,7 +93,7 @@ def described(outcomes: Sequence[Outcome]) -> list[str]:
     commits = _commits(outcomes)
     seeds = [str(r["seed"]) for r in outcomes[0].results]
     return [f"{result['ways']}-way, {result['meta_iters']:,} meta-iterations, "
-            f"{config.eval_samples:,} test tasks, "
+            f"{config.eval_samples:,} {outcomes[0].split} tasks, "
             f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}; ±: "
             f"{interval_text(outcomes)}. Data: {result['data_source']}; "
             f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}."]
@@ -126,6 +126,7 @@ def as_json(outcomes: Sequence[Outcome], claims: Sequence[Claim],
         "commits": _commits(outcomes),
         "seeds": [r["seed"] for r in outcomes[0].results],
         "eval_samples": outcomes[0].configs[0].eval_samples,
+        "split": outcomes[0].split, "curve_split": outcomes[0].curve_split,
         "interval": interval_text(outcomes), "settings": settings,
         "claims": [{"text": c.text, **dataclasses.asdict(c.estimate),
                     "verdict": c.verdict} for c in claims],

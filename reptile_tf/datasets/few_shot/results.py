@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reptile_tf.datasets.splits import SPLIT_NAMES, reported_rows
+from reptile_tf.datasets.splits import reported_rows, reported_split
 
 
 def mode_name(transductive: bool) -> str:
@@ -18,7 +18,7 @@ def table(result: dict[str, Any]) -> list[str]:
     rows = reported_rows(result)
     before = {(r["split"], r["shots"], r["transductive"]): r
               for r in result["untrained"]}
-    lines = [f"accuracy on {SPLIT_NAMES[rows[0]['split']]} classes, "
+    lines = [f"accuracy on {reported_split(result)} classes, "
              f"{result['ways']}-way, % (95 % interval over tasks)",
              f"  {'':26}{'untrained':>16}{'meta-trained':>16}"]
     for row in rows:
