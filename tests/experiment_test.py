@@ -1,13 +1,16 @@
 """Whole runs on a tiny data set, through the scripts' own main."""
 
 import csv
+import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -113,6 +116,45 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     assert main(folder, "--val_classes=4") == 0
     assert "already finished" in capsys.readouterr().out
     assert (folder / "result.json").read_bytes() == before
+
+
+def test_what_changes_no_number_makes_no_run_again(tmp_path, capsys):
+    run, where = tmp_path / "run", "--data_dir=somewhere"
+
+    def again(*flags, dataset=tiny):
+        status = experiment.main(dataset, [
+            "tiny.py", f"--run_dir={run}", *SHORT, *flags])
+        captured = capsys.readouterr()
+        assert status == 1 or (
+            "final evaluation" not in captured.out
+            and (run / "result.json").read_bytes() == result)
+        return captured.err if status else captured.out
+
+    assert main(run, *SHORT) == 0
+    result = (run / "result.json").read_bytes()
+    capsys.readouterr()
+    for flag in ("--eval_interval=1", "--nodeterministic"):
+        assert "already finished" in again(flag)
+    # What lies elsewhere may be other data, which the checkpoint knows.
+    others = types.SimpleNamespace(**{
+        **vars(tiny), "load": functools.partial(tiny.load, examples=7)})
+    assert "trained on other data" in again(where, dataset=others)
+    assert "going on from meta-iteration 2" in again(where)
+    assert where in (run / "flags.cfg").read_text()
+    assert "already finished" in again(where)
+    again("--export")
+    assert (run / "initialization" / "model.keras").exists()
+    # Without a checkpoint it is as finished, and nothing is begun afresh.
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "initialization")
+    assert "already finished" in again("--export", "--data_dir=elsewhere")
+    metrics = (run / "metrics.csv").read_bytes()
+    assert "no checkpoint, without which nothing" in again("--eval_samples=3")
+    (run / "flags.cfg").write_text((run / "flags.cfg").read_text().replace(
+        "--export", "--noexport"))
+    assert "no checkpoint, without which nothing" in again("--export")
+    assert (run / "metrics.csv").read_bytes() == metrics
+    assert (run / "result.json").read_bytes() == result
 
 
 def test_a_result_that_is_not_whole_is_none(finished):

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reptile_tf.configuration.config import INCIDENTAL
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
-from reptile_tf.datasets.splits import SPLIT_NAMES, reported_rows
+from reptile_tf.datasets.splits import reported_rows, reported_split
 from reptile_tf.errors import InputError
 from reptile_tf.records.results import check_result
 from reptile_tf.records.run_directory import RunDirectory
 
 DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}
-# Flags that change no number of a cell of the final evaluation: where things
-# lie, the learning curve, which cells there are, and what else is made. All
-# others do, a new one too. The seed is what is averaged over.
-IMMATERIAL = frozenset((
-    "seed", "data_dir", "cache_dir", "device_images", "export", "num_threads",
-    "deterministic", "eval_interval", "eval_interval_samples", "eval_splits",
-    "compare", "shots", "transductive"))
+# Flags that change no number of a cell of the final evaluation, those that say
+# which cells there are among them. All others do, a new one too. The seed is
+# what is averaged over.
+IMMATERIAL = INCIDENTAL | {
+    "seed", "eval_interval_samples", "eval_splits", "compare", "shots",
+    "transductive"}
 # What a run has in its folder, and no run is in.
 _INSIDE = ("checkpoints", "tensorboard", "initialization")
 
@@ -86,7 +86,7 @@ class Run:
     @property
     def split(self) -> str:
         """That its rows are of: test, or validation evaluated alone."""
-        return next((SPLIT_NAMES[r["split"]] for r in self.rows), "test")
+        return reported_split(self.result)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -162,7 +162,10 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _read(directory: RunDirectory) -> Run:
     """Raise InputError, saying why, unless there is a whole finished run."""
-    flags = directory.flags()
+    try:
+        flags = directory.flags()
+    except (OSError, ValueError) as e:
+        raise InputError(f"flags.cfg cannot be read ({e})") from e
     if not flags:
         raise InputError("has no flags.cfg beside its result.json: what it "
                          "was trained with is not known")
@@ -177,6 +180,8 @@ def _read(directory: RunDirectory) -> Run:
     try:
         result = json.loads(directory.result.read_text())
         check_result(result)
+    except OSError as e:
+        raise InputError(f"result.json cannot be read ({e})") from e
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(
             f"result.json is not whole ({type(e).__name__}: {e}); the run's "

@@ -86,13 +86,22 @@ def run(dataset, config: sine.SineConfig,
 
 
 def reopen(dataset, config: sine.SineConfig) -> Experiment:
-    """A finished run, from its newest checkpoint."""
+    """A finished run, from its newest checkpoint.
+
+    Raises:
+      InputError: it has none.
+    """
     config = dataclasses.replace(config, pretrained=True)
+    directory = single.run_directory_of(dataset, config)
+    if not directory.checkpoints.paths():
+        raise InputError(
+            f"{directory.path} is finished and has no checkpoint, which figure "
+            "1 is drawn from: copy its checkpoints there, or train in another "
+            "--run_dir")
     silent = logging.getLogger("reptile_tf.reopened")
     silent.propagate = False
     silent.setLevel(logging.CRITICAL)
-    opened = Experiment(
-        dataset, config, single.run_directory_of(dataset, config), silent)
+    opened = Experiment(dataset, config, directory, silent)
     restore(opened)
     return opened
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from reptile_tf.configuration.config import Config
+from reptile_tf.configuration.config import INCIDENTAL, Config
 from reptile_tf.errors import InputError
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
@@ -41,7 +41,7 @@ class RunDirectory:
 
         Raises:
           InputError: it holds another run, or something else, or nothing to
-            evaluate with --pretrained, or another process works in it.
+            evaluate where that is asked, or another process works in it.
         """
         self._check(config)  # Before anything is made in it.
         try:
@@ -83,23 +83,53 @@ class RunDirectory:
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
+        if self._whole_result() and not self.checkpoints.paths() and (
+                not self.finished(config) or self.left_to_do(config)):
+            raise InputError(
+                f"{self.path} holds the result of a run and no checkpoint, "
+                "without which nothing can be evaluated or exported: copy its "
+                "checkpoints there, use the flags of its flags.cfg, or name "
+                "another --run_dir")
         return started
 
     def _write_flags(self, config: Config) -> None:
         self._replace(self._flags, "\n".join(config.lines().values()) + "\n")
 
     def finished(self, config: Config) -> dict | None:
-        """The result of exactly this run, if it is there already."""
-        if config.pretrained or not self.result.exists():
+        """The result of this run, if its numbers are there already.
+
+        Flags that change none of them may be others than they were.
+        """
+        if config.pretrained or self._changed(config) - INCIDENTAL:
             return None
-        if self._lines_there(config) != config.lines():
+        result = self._whole_result()
+        return result if result and (
+            result["meta_iters"] == config.meta_iters) else None
+
+    def left_to_do(self, config: Config) -> bool:
+        """Whether a finished run's checkpoint is still needed: to export it,
+        which was not asked for before, or to see that what lies in another
+        folder is the same data."""
+        changed = self._changed(config)
+        return (config.export and "export" in changed) or (
+            "data_dir" in changed and bool(self.checkpoints.paths()))
+
+    def _changed(self, config: Config) -> set[str]:
+        """The flags that are others than in flags.cfg."""
+        now, then = config.lines(), self._lines_there(config)
+        return {name for name in now.keys() | then.keys()
+                if now.get(name) != then.get(name)}
+
+    def _whole_result(self) -> dict | None:
+        """result.json; None where it is not whole: it is written again."""
+        if not self.result.exists():
             return None
         try:
             result = json.loads(self.result.read_text())
             check_result(result)
         except (ValueError, KeyError, TypeError):
-            return None  # Not whole: it is written again.
-        return result if result["meta_iters"] == config.meta_iters else None
+            return None
+        return result
 
     def flags(self) -> dict[str, str]:
         """The lines of flags.cfg, by name; none if there is no such file."""

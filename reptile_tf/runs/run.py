@@ -86,7 +86,7 @@ def _run(dataset, config: Config, directory: RunDirectory,
         log_to(log, directory.path)
     replicas.maximum(0)  # The others wait until the chief has it open.
     finished = directory.finished(config)
-    if finished is not None:
+    if finished is not None and not directory.left_to_do(config):
         log.info("already finished: %s; --pretrained evaluates it again",
                  directory.result)
         return report(dataset, finished, log)
@@ -102,7 +102,7 @@ def _run(dataset, config: Config, directory: RunDirectory,
                 train(experiment, interrupts)
                 if config.export:
                     _export(experiment)
-            result = final(experiment, interrupts)
+            result = finished or final(experiment, interrupts)
         except Stopped as e:
             if not config.pretrained:
                 save(experiment)
