@@ -9,12 +9,6 @@ import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
 from reptile_tf import quiet_tensorflow  # noqa: F401
 from reptile_tf.runs.command_line import main
 
-# Flags whose defaults depend on --algorithm. FOMAML and MAML give the last
-# mini-batch's gradient alone: an outer Adam sets its scale.
-OUTER_ADAM = {"outer_optimizer": "adam", "meta_step": 0.001,
-              "meta_step_final": 0.001}
-SINE_BY_ALGORITHM = {"fomaml": OUTER_ADAM, "maml": OUTER_ADAM}
-
 
 def omniglot() -> int:
     """Meta-train on Omniglot with any of the rules (paper, section 6.1)."""
@@ -32,7 +26,7 @@ def sine() -> int:
     """Meta-train on sine waves with any of the rules (section 4)."""
     from reptile_tf.datasets import sine as dataset
     from reptile_tf.experiments import sine_waves
-    return main(dataset, sys.argv, SINE_BY_ALGORITHM, sine_waves.run)
+    return main(dataset, sys.argv, sine_waves.run)
 
 
 def compare() -> int:

@@ -105,8 +105,17 @@ def test_the_time_left():
     assert progress.left() is None and progress.left(7.0) is None
     assert progress.left(7.0, pace=11.0) == 7 + 5 * 11
     # 30 of 40 made, 10 of them since a resume, in 5 s: 0.5 s each.
-    assert progress.left_for_all({"n": 30, "initial": 20, "total": 40,
-                           "elapsed": 5.0}) == ", all: 2 min"  # 5 + 5 * 20 s.
+    training = {"n": 30, "initial": 20, "total": 40, "elapsed": 5.0,
+                "unit": "it"}
+    assert progress.left_for_all(training) == ", all: 2 min"  # 5 + 5 * 20 s.
+    # A run is its evaluation, of 10 s a task, too: 50 + 5 * (20 + 100) s.
+    evaluation = {"n": 5, "initial": 0, "total": 10, "elapsed": 50.0,
+                  "unit": "task"}
+    assert progress.left_for_all(evaluation) == ", all: 11 min"
+    # How long a training takes is not known where it was done before.
+    progress.start(0)
+    assert progress.left_for_all({**training, "n": 40, "initial": 40}) == ""
+    assert progress.left_for_all(evaluation) == ""
     progress.finish(10.0)
     progress.start(1)
     assert progress.left() == 5 * 10
@@ -118,8 +127,7 @@ def test_the_time_left():
     # maml as maml, reptile as the mean of two, fomaml as the mean of all.
     assert progress.left() == 60 + 15 + 30
     assert progress.left(4.0, pace=1.0) == 4 + 15 + 30
-    assert progress.left_for_all({"n": 3, "initial": 3, "total": 9,
-                           "elapsed": 0.1}) == ""
+    assert progress.left_for_all({**training, "n": 20}) == ""
 
 
 def main(*more):
@@ -234,16 +242,14 @@ def test_defaults_by_algorithm_and_no_figure_of_several(tmp_path, capsys):
                  "--eval_interval=0", "--noexport", f"--run_dir={tmp_path}",
                  "--eval_interval_samples=2", "--eval_iters=3",
                  "--jit_compile=off", "--algorithm=reptile,fomaml"]
-    outer = {"fomaml": {"outer_optimizer": "adam", "meta_step": 0.001}}
-    assert experiment.main(sine, arguments, outer, figure1.run) == 0
+    assert experiment.main(sine, arguments, figure1.run) == 0
     found, _ = finished_runs.find([tmp_path])
     assert {r.result["algorithm"]: (r.flags["outer_optimizer"],
                                     r.flags["meta_step"]) for r in found} == {
         "reptile": ("--outer_optimizer=sgd", "--meta_step=0.1"),
         "fomaml": ("--outer_optimizer=adam", "--meta_step=0.001")}
     assert "10 points, 3 steps" in capsys.readouterr().out
-    assert experiment.main(sine, [*arguments, "--compare"], outer,
-                           figure1.run) == 1
+    assert experiment.main(sine, [*arguments, "--compare"], figure1.run) == 1
     assert "--compare trains every algorithm" in capsys.readouterr().err
 
 

@@ -237,6 +237,29 @@ def test_what_is_usual_is_not_named(tmp_path, capsys):
         ("joint", ""), ("joint", "inner_iters=7")}
 
 
+def test_of_two_published_values_one_is_usual(tmp_path, capsys):
+    """Else both rows would have the same name."""
+    for characters in (0, 100):
+        for rate in (0.4, 1.4):
+            make(tmp_path / f"{characters}-{rate}", omniglot,
+                 images(600, shots_1t=0.9),
+                 **{**FOMAML, "val_classes": characters, "learning_rate": rate})
+    found, _ = records(capsys, tmp_path)
+    assert sorted(differs for _, differs, _ in found) == [
+        "", "learning_rate=1.4", "learning_rate=1.4, val_classes=100",
+        "val_classes=100"]
+
+
+def test_the_default_of_an_algorithm_is_usual(tmp_path, capsys):
+    by_algorithm = {"algorithm": "fomaml", **sine.BY_ALGORITHM["fomaml"]}
+    for name, more in (("default", {}), ("plain", {
+            "outer_optimizer": "sgd", "meta_step": 0.1})):
+        make(tmp_path / name, sine, waves(1.0), **{**by_algorithm, **more})
+    found, _ = records(capsys, tmp_path)
+    assert {differs for _, differs, _ in found} == {
+        "", "meta_step=0.1, outer_optimizer=sgd"}
+
+
 def test_of_a_cell_only_what_matters_to_it_differs(tmp_path, capsys):
     """1-shot and 5-shot runs, each at two rates; 2 comes before 10."""
     for shots in (1, 5):
@@ -522,6 +545,11 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
     odd = make(tmp_path / "odd", omniglot, rows, seed=6) / "flags.cfg"
     odd.write_text(odd.read_text().replace("=100000", "=1e5"))
     (make(tmp_path / "bare", omniglot, rows, seed=5) / "flags.cfg").unlink()
+    closed = make(tmp_path / "closed", omniglot, rows, seed=7) / "result.json"
+    closed.unlink()
+    closed.mkdir()
+    (make(tmp_path / "latin", omniglot, rows, seed=8)
+     / "flags.cfg").write_bytes(b"--data_dir=caf\xe9")
     found, not_counted = records(capsys, tmp_path, good)
     assert [r["seeds"] for r in found.values()] == [[0]]
     reasons = dict(line.removeprefix(f"{tmp_path}/").split(": ", 1)
@@ -536,6 +564,8 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
         "result.json is not whole (KeyError: 'algorithm')")
     assert reasons.pop("odd").startswith("flags.cfg is not whole (invalid")
     assert reasons.pop("bare").startswith("has no flags.cfg")
+    assert reasons.pop("closed").startswith("result.json cannot be read ([Err")
+    assert reasons.pop("latin").startswith("flags.cfg cannot be read ('utf-8'")
     assert reasons == {}
     compare.show([tmp_path])
     output = " ".join(capsys.readouterr().out.split())  # As if not wrapped.
@@ -702,6 +732,18 @@ def test_the_page(three, capsys):
                for p in points)
     assert float(points[1]["cy"]) > float(points[2]["cy"])
     assert len([p for p in page.all("path") if p["class"] == "band"]) == 1
+
+
+def test_one_evaluation_has_axes(three, capsys):
+    """Of several numbers, not of one many times."""
+    for seed in range(3):
+        curve(three / f"reptile-{seed}", 0.875)
+    curve(three / "fomaml", 0.875)
+    compare.show([three], "html")
+    page = capsys.readouterr().out
+    for side in ("end", "middle"):
+        numbers = re.findall(f'text-anchor="{side}">([^<]*)<', page)
+        assert len(set(numbers)) == len(numbers) > 2
 
 
 def test_a_page_without_curves(three, capsys):

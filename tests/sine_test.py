@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -19,18 +20,15 @@ from reptile_tf.runs import command_line as experiment
 
 SMALL = ["--meta_iters=450", "--eval_interval=300", "--eval_samples=12",
          "--eval_interval_samples=8", "--eval_iters=5", "--noexport"]
-OUTER = {"fomaml": {"outer_optimizer": "adam", "meta_step": 0.001,
-                    "meta_step_final": 0.001}}
 
 
 def parse(*arguments):
     return flags.parse(["run_sine.py", *arguments], sine.CONFIG,
-                       sine.DEFAULTS, OUTER)
+                       sine.DEFAULTS, sine.BY_ALGORITHM)
 
 
 def main(*arguments):
-    return experiment.main(sine, ["run_sine.py", *arguments], OUTER,
-                           figure1.run)
+    return experiment.main(sine, ["run_sine.py", *arguments], figure1.run)
 
 
 def test_training_tasks_are_waves_on_the_grid():
@@ -211,7 +209,7 @@ def test_compare_trains_all_and_draws_one_figure(tmp_path, capsys):
     assert "another configuration" in capsys.readouterr().err
 
 
-def test_one_run_leaves_its_figure_and_export(tmp_path):
+def test_one_run_leaves_its_figure_and_export(tmp_path, capsys):
     assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 0
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names >= {"figure1.png", "figure1.svg", "result.json",
@@ -224,6 +222,12 @@ def test_one_run_leaves_its_figure_and_export(tmp_path):
     before = loaded.signatures["serving_default"](images=x)["logits"]
     assert mean_squared_error(fitted[None], 2 * np.sin(x)[None]) < (
         mean_squared_error(before[None], 2 * np.sin(x)[None]))
+    # Without phi no network is drawn in its place.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    drawn = (tmp_path / "run" / "figure1.png").read_bytes()
+    assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 1
+    assert "has no checkpoint, which figure 1" in capsys.readouterr().err
+    assert (tmp_path / "run" / "figure1.png").read_bytes() == drawn
 
 
 def test_seen_values_are_those_of_the_mini_batches():

@@ -20,6 +20,7 @@ DEFAULTS = {
     "learning_rate": 0.01,
     # XLA compiles longer than these runs take.
     "jit_compile": "off"}
+BY_ALGORITHM: dict = {}
 
 
 def load(config, examples: int = 6) -> few_shot.FewShotImages:

@@ -49,16 +49,26 @@ def group_by_flags(runs: Iterable[Run], shots: int | None) -> list[Group]:
         differ = [name for name in dict.fromkeys(n for f in flags for n in f)
                   if len({f.get(name) for f in flags}) > 1
                   or name == "network"]  # Another column's, so always said.
+        named: dict[tuple[str, ...], dict[str, str]] = {}
         for settings, of_seeds in zip(flags, variants.values(), strict=True):
             usual = {"network": settings.get("network"),
                      **usual_settings(of_seeds[0], shots)}
-            groups.append(_group(algorithm, tuple(
-                text_of(name, settings.get(name)) for name in differ
-                if settings.get(name) != usual.get(name)), of_seeds))
+            name = _unusual(settings, usual, differ)
+            if name in named:  # As published, both, and not the same.
+                name = _unusual(settings, named[name], differ)
+            named[name] = usual
+            groups.append(_group(algorithm, name, of_seeds))
     order = [*REGISTRY]
     return sorted(groups, key=lambda g: (
         order.index(g.algorithm) if g.algorithm in order else len(order),
         g.algorithm, [_by_value(text) for text in g.differs]))
+
+
+def _unusual(settings: dict[str, str], usual: dict[str, str],
+             names: list[str]) -> tuple[str, ...]:
+    """Those of the named flags that are not as usual, as text."""
+    return tuple(text_of(name, settings.get(name)) for name in names
+                 if settings.get(name) != usual.get(name))
 
 
 def _group(algorithm: str, differs: tuple[str, ...], runs: list[Run]) -> Group:

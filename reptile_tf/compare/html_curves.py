@@ -27,8 +27,10 @@ class _Scale:
     def __init__(self, values: np.ndarray, start: float, end: float,
                  most: float = math.inf) -> None:
         ticker = of_extra("matplotlib.ticker", "plots", "a page of curves")
-        ticks = ticker.MaxNLocator(TICKS).tick_values(
-            values.min(), values.max())
+        locator = ticker.MaxNLocator(TICKS)
+        # One value, or the same ones, are widened to a range.
+        ticks = locator.tick_values(
+            *locator.nonsingular(values.min(), values.max()))
         self.ticks = ticks[ticks <= most]
         self._low, self._high = ticks[0], max(self.ticks[-1], values.max())
         self._start, self._end = start, end

@@ -130,7 +130,7 @@ def usual_settings(run: Run, shots: int | None) -> dict[str, str]:
     published = (dataset, ways, shots) in _COLUMNS and any(
         run.algorithm == algorithm for algorithm, _ in _ROWS)
     if not published:
-        return _lines(dataset, shots, {})
+        return _lines(dataset, shots, {"algorithm": run.algorithm})
     ours = run.settings(shots)
     return max(_settings(dataset, ways, shots, run.algorithm), key=lambda s: (
         sum(ours.get(name) == line for name, line in s.items())))
@@ -194,5 +194,7 @@ def _also(dataset: str, algorithm: str) -> list[dict[str, Any]]:
 def _lines(dataset: str, shots: int | None, values: dict[str, Any]
            ) -> dict[str, str]:
     module = DATASETS[dataset]
-    lines = module.CONFIG(**{**module.DEFAULTS, **values}).lines()
+    lines = module.CONFIG(**{
+        **module.DEFAULTS,
+        **module.BY_ALGORITHM.get(values["algorithm"], {}), **values}).lines()
     return lines | evaluation_batch(lines, shots)

@@ -97,7 +97,7 @@ def parse(
         there is one run.
     """
     values = _read(argv, config, defaults)
-    if by_algorithm:
+    if by_algorithm:  # Which --algorithm says, so that it is read first.
         values = _read(argv, config, {
             **defaults, **by_algorithm.get(values.algorithm[0], {})})
     if values.help:

@@ -32,6 +32,11 @@ DEFAULTS = {
     "meta_step": 0.1, "meta_step_final": 0.0, "meta_batch": 1,
     "meta_iters": 30_000, "eval_batch": (10,), "eval_iters": 32,
     "eval_samples": 1000, "eval_interval": 5000, "eval_interval_samples": 1000}
+# FOMAML and MAML give the last mini-batch's gradient alone: an outer Adam sets
+# its scale.
+_OUTER_ADAM = {"outer_optimizer": "adam", "meta_step": 0.001,
+               "meta_step_final": 0.001}
+BY_ALGORITHM = {"fomaml": _OUTER_ADAM, "maml": _OUTER_ADAM}
 GRID_POINTS = 50
 
 

@@ -5,6 +5,7 @@ Its module, or package, has
   NAME
   CONFIG            a subclass of `config.Config`: its flags
   DEFAULTS          flag values that differ from CONFIG's
+  BY_ALGORITHM      further ones, by --algorithm
   FILLS_A_THREAD    whether a task's work keeps a CPU thread busy by itself
   load(config)      its `TaskSource`
   table(result)     lines of text: the numbers of a result.json, for people

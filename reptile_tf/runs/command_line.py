@@ -1,6 +1,6 @@
 """A script: flags parsed, one run or several made, the exit status."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from reptile_tf.configuration import flags
@@ -16,7 +16,6 @@ from reptile_tf.runs.run import run
 def main(
     dataset,
     argv: Sequence[str],
-    by_algorithm: Mapping[str, Mapping[str, Any]] | None = None,
     run_instead: Callable[..., Any] | None = None,
 ) -> int:
     """All that a script does: parse flags, run; returns the exit status.
@@ -26,7 +25,6 @@ def main(
     Args:
       dataset: a module of `datasets`.
       argv: the script's name and its arguments.
-      by_algorithm: defaults of flags that depend on --algorithm.
       run_instead: what to do instead of a single run, with (dataset, config,
         parse_with), where parse_with(flag, ...) is the Config of argv with
         further flags.
@@ -36,7 +34,7 @@ def main(
     """
     def parse_with(*more: str) -> Config | None:
         return flags.parse([*argv, *more], dataset.CONFIG, dataset.DEFAULTS,
-                           by_algorithm)
+                           dataset.BY_ALGORITHM)
 
     def start() -> None:
         runs = flags.runs(argv, dataset.CONFIG, dataset.DEFAULTS)

@@ -43,10 +43,11 @@ class ManyRunsProgress(Progress):
     def __init__(self, planned: Sequence[PlannedRun]) -> None:
         self._planned, self._now = planned, 0
         self._seconds: list[tuple[str, float]] = []
+        self._parts: dict[str, float | None] = {}
 
     def start(self, index: int) -> None:
         """The run at this place starts."""
-        self._now = index
+        self._now, self._parts = index, {}
         self.label = (f"[{index + 1}/{len(self._planned)}] "
                       f"{self._planned[index].name}")
 
@@ -76,12 +77,14 @@ class ManyRunsProgress(Progress):
 
     def left_for_all(self, bar: dict[str, Any]) -> str:
         made = bar["n"] - bar["initial"]
-        if not made:
-            return ""
-        pace = bar["elapsed"] / made
-        left = self.left((bar["total"] - bar["n"]) * pace,
-                         bar["total"] * pace)
-        return f", all: {duration(left)}"
+        pace = bar["elapsed"] / made if made else 0.0
+        # Of this run so far: its training, then its evaluation too. None of
+        # which made nothing here.
+        self._parts[bar["unit"]] = bar["total"] * pace if made else None
+        left = self.left(
+            (bar["total"] - bar["n"]) * pace, None if None in (
+                self._parts.values()) else sum(self._parts.values()))
+        return f", all: {duration(left)}" if made and left is not None else ""
 
 
 def run_all(dataset, planned: Sequence[PlannedRun],

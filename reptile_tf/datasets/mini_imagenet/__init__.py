@@ -3,6 +3,7 @@
 from reptile_tf.datasets.few_shot import table
 from reptile_tf.datasets.mini_imagenet.config import MiniImageNetConfig
 from reptile_tf.datasets.mini_imagenet.dataset import (
+    BY_ALGORITHM,
     DEFAULTS,
     FILLS_A_THREAD,
     NAME,
@@ -13,5 +14,5 @@ from reptile_tf.datasets.mini_imagenet.dataset import (
 
 CONFIG = MiniImageNetConfig
 
-__all__ = ["CONFIG", "DEFAULTS", "FILLS_A_THREAD", "NAME", "PER_CLASS",
-           "MiniImageNetConfig", "load", "network_of", "table"]
+__all__ = ["BY_ALGORITHM", "CONFIG", "DEFAULTS", "FILLS_A_THREAD", "NAME",
+           "PER_CLASS", "MiniImageNetConfig", "load", "network_of", "table"]

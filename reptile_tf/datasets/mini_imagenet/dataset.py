@@ -24,6 +24,7 @@ from reptile_tf.execution import devices, memory
 NAME = "miniimagenet"
 FILLS_A_THREAD = True
 DEFAULTS = {"shots": (1,), "train_shots": 15, "inner_iters": 8}
+BY_ALGORITHM: dict = {}
 CLASSES = {"train": 64, "val": 16, "test": 20}
 PER_CLASS = 600
 NETWORKS = {"reptile": networks.mini_imagenet,

@@ -2,6 +2,7 @@
 
 from reptile_tf.datasets.few_shot import table
 from reptile_tf.datasets.omniglot.dataset import (
+    BY_ALGORITHM,
     DEFAULTS,
     FILLS_A_THREAD,
     OmniglotConfig,
@@ -14,6 +15,6 @@ from reptile_tf.datasets.omniglot.forms import ADDRESS, ARCHIVES, NAME
 
 CONFIG = OmniglotConfig
 
-__all__ = ["ADDRESS", "ARCHIVES", "CONFIG", "DEFAULTS", "FILLS_A_THREAD",
-           "NAME", "OmniglotConfig", "collect", "load", "network_of", "shrink",
-           "split", "table"]
+__all__ = ["ADDRESS", "ARCHIVES", "BY_ALGORITHM", "CONFIG", "DEFAULTS",
+           "FILLS_A_THREAD", "NAME", "OmniglotConfig", "collect", "load",
+           "network_of", "shrink", "split", "table"]

@@ -28,6 +28,7 @@ from reptile_tf.tasks import SPLIT_STREAM, generator
 
 FILLS_A_THREAD = True
 DEFAULTS: dict = {}
+BY_ALGORITHM: dict = {}
 TRAINING_CHARACTERS = 1200
 NETWORKS = {"reptile": networks.omniglot, "maml": networks.maml_omniglot}
 
