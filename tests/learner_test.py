@@ -17,6 +17,7 @@ from reptile_tf import (
     MetaConfig,
     MetaTrainer,
     cross_entropy,
+    meta_train,
     squared_error,
 )
 from reptile_tf.errors import InputError
@@ -145,6 +146,78 @@ def test_training_takes_numpys_own_types(rng, loss):
     trainer.train_step(Batches.from_steps(x, y))
     for a, b in zip(*displaced, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "uint32", "uint64"])
+def test_training_takes_labels_of_any_integer_type(rng, dtype):
+    """tf.one_hot takes four."""
+    x = rng.normal(size=(2, 3, 4, 4)).astype("float32")
+    y = rng.integers(0, 3, (2, 3, 4))
+    trainer = MetaTrainer(classifier(), MetaConfig(meta_batch=2))
+    for a, b in zip(*(trainer.displacement(Batches.from_steps(
+            x, y.astype(t))) for t in (dtype, "int32")), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_outputs_whose_size_the_inputs_decide(rng, tmp_path):
+    """A label for each place of a sequence of any length."""
+    model = keras.Sequential([
+        keras.Input([None, 4]), keras.layers.Dense(5, "tanh"),
+        keras.layers.Dense(WAYS)])
+    x = rng.normal(size=(2, 4, 3, 6, 4)).astype("float32")
+    y = rng.integers(0, WAYS, (2, 4, 3, 6))
+    learner = meta_train(model, lambda number: Batches.from_steps(x, y),
+                         InnerConfig(0.05), MetaConfig(
+                             meta_batch=2, meta_iters=1))
+    adapted = learner.adapt(x[0, 0], y[0, 0], 2)
+    # Without normalization the modes are one.
+    np.testing.assert_allclose(
+        adapted.predict(x[0, 1]), adapted.predict(x[0, 1], transductive=True),
+        atol=1e-5)
+    tasks = EvaluationTasks.cut(x[:, 0], y[:, 0], x[:, 1], y[:, 1],
+                                steps=2, batch=3)
+    logits = [learner.adapt(x[i, 0], y[i, 0], 2, len(x[i, 0])).predict(x[i, 1])
+              for i in range(2)]
+    for mode in (True, False):
+        assert learner.evaluate(tasks, mode).mean == pytest.approx(
+            np.mean(np.argmax(logits, -1) == y[:, 1]))
+    learner.save(tmp_path / "saved")
+    again = Learner.load(tmp_path / "saved").adapt(x[0, 0], y[0, 0], 2)
+    np.testing.assert_allclose(again.predict(x[0, 1]), adapted.predict(
+        x[0, 1]), atol=1e-5)
+
+
+def test_a_compiled_model_is_taken_as_it_is(rng):
+    """With a loss and a metric that Keras cannot make again."""
+    model = network()
+    model.compile("adam", lambda y, outputs: keras.ops.sum(outputs, -1),
+                  metrics=[lambda y, outputs: keras.ops.max(outputs, -1)])
+    learner, (x, y) = Learner(model, InnerConfig(0.05)), support(rng)
+    assert model.compiled and not learner.model.compiled
+    np.testing.assert_array_equal(
+        learner.adapt(x, y, 2).predict(x), Learner(
+            network(), InnerConfig(0.05)).adapt(x, y, 2).predict(x))
+
+
+def test_words_and_a_vocabulary_that_was_learned(tmp_path):
+    words = keras.layers.TextVectorization(output_sequence_length=2)
+    words.adapt(["red fish", "blue fish", "red bird"])
+    model = keras.Sequential([
+        keras.Input([], dtype="string"), words,
+        keras.layers.Embedding(words.vocabulary_size(), 4),
+        keras.layers.Flatten(), keras.layers.Dense(2)])
+    learner = Learner(model, InnerConfig(0.1))
+    texts, colours = np.array(["red fish", "blue fish"]), np.array([0, 1])
+    adapted = learner.adapt(texts, colours, 30)
+    asked = np.array(["blue fish", "red fish"])
+    assert np.argmax(adapted.predict(asked), -1).tolist() == [1, 0]
+    score = learner.evaluate(EvaluationTasks.cut(
+        texts[None], colours[None], asked[None], 1 - colours[None], steps=30))
+    assert score.mean == 1
+    learner.save(tmp_path / "saved")
+    loaded = Learner.load(tmp_path / "saved").adapt(texts, colours, 30)
+    np.testing.assert_allclose(loaded.predict(asked), adapted.predict(asked),
+                               rtol=1e-5)
 
 
 def test_few_tasks_are_not_filled_up_to_many(rng):

@@ -50,6 +50,21 @@ def test_relu_follows_the_pool_in_mini_imagenet():
     assert names == ["conv1", "norm1", "pool1", "relu1"]
 
 
+@pytest.mark.parametrize("build", [
+    models.omniglot, models.maml_omniglot, models.mini_imagenet,
+    models.maml_mini_imagenet])
+def test_the_networks_do_not_depend_on_kerass_settings(build):
+    usual, before = build(5), keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = build(5)
+    finally:
+        keras.config.set_image_data_format(before)
+    for a, b in zip(other.layers, usual.layers, strict=True):
+        assert a.output.shape == b.output.shape
+        assert getattr(a, "data_format", 0) == getattr(b, "data_format", 0)
+
+
 def test_finn_et_als_networks():
     """No gamma, the mean of the last 2x2, a dense kernel of deviation 1; on
     Mini-ImageNet ReLU before a pooling of whole windows."""
@@ -298,6 +313,45 @@ class Subclassed(keras.Model):
         return x
 
 
+class Doubled(keras.Sequential):
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x)
+
+
+class Calls(keras.layers.Layer):
+    """Another layer once more, which its copy does not share."""
+
+    def __init__(self, layer, **arguments):
+        super().__init__(**arguments)
+        self.called = layer
+
+    def call(self, x):
+        return self.called(x)
+
+    def get_config(self):
+        return {**super().get_config(),
+                "layer": keras.saving.serialize_keras_object(self.called)}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+def all_frozen_but_the_head():
+    inputs = keras.Input([2])
+    model = keras.Model(inputs, keras.layers.Dense(3)(
+        keras.layers.Dense(4)(inputs)), name="frozen")
+    model.trainable = False
+    model.layers[-1].trainable = True
+    return model
+
+
+def tied():
+    inputs, dense = keras.Input([4]), keras.layers.Dense(4)
+    return keras.Model(inputs, Calls(dense)(dense(inputs)), name="tied")
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda: small(keras.layers.Dropout(0.5, name="drop")),
      "'drop'.*Dropout.*state"),
@@ -309,6 +363,14 @@ class Subclassed(keras.Model):
     (lambda: Subclassed(name="own"), "Subclassed 'own' is a subclassed"),
     (lambda: keras.Sequential([keras.layers.Dense(2)], name="bare"),
      "'bare' has no weights yet"),
+    (lambda: Doubled([keras.Input([2]), keras.layers.Dense(2)], name="own"),
+     "Doubled 'own' has a call of its own"),
+    (all_frozen_but_the_head, "'frozen' is frozen as a whole"),
+    (tied, "'tied' has 2 trainable weights and its clone 4"),
+    (lambda: small(keras.layers.Dense(2, dtype="float16")),
+     "are float16: Adam needs all in float32"),
+    (lambda: small(keras.layers.Dense(2), keras.layers.Dense(
+        2, dtype="float64")), "are float32 and float64: "),
     (lambda: keras.Model([keras.Input([2]), keras.Input([2])],
                          keras.Input([2])), "inputs"),
 ])

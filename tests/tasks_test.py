@@ -95,6 +95,22 @@ def test_shared_tail_is_the_schedule_going_on(rng):
     assert len(set(x.ravel()) | set(lx)) == 6
 
 
+@pytest.mark.parametrize("classes, settings, message", [
+    ([10] * 5, {"train_shots": 11},
+     "a class has 10 examples, and a task takes 11"),
+    ([10, 3, 10], {"ways": 3, "train_shots": 4}, "has 3 examples.*takes 4"),
+    ([10] * 4, {}, "there are 4 classes, and a task takes 5"),
+    ([10] * 5, {"tail_shots": 7, "train_shots": 5},
+     "tail_shots=7 are taken out of train_shots=5: use 1 to 4"),
+    ([10] * 5, {"tail_shots": 0}, "tail_shots=0 are taken"),
+    ([10] * 5, {"inner_iters": 0}, "inner_iters=0 must be 1 or more"),
+    ([10] * 5, {"ways": 0}, "ways=0 must be 1 or more")])
+def test_tasks_that_cannot_be_drawn(rng, classes, settings, message):
+    """Else labels would be of other examples."""
+    with pytest.raises(InputError, match=message):
+        TaskSampler([*map(np.arange, classes)], TaskConfig(**settings), rng)(1)
+
+
 def test_labels_are_in_random_order(rng):
     first = {tasks.draw_examples(CLASSES, 7, 1, rng)[0, 0] // 100
              for _ in range(60)}

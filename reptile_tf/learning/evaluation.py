@@ -100,15 +100,19 @@ def score_logits(
     number = queries.shape[0]
     if number is None:
         number = tf.shape(queries)[0]
-    output = tuple(inner_loop.model.outputs[0].shape[1:])
+    output = sizes = tuple(inner_loop.model.outputs[0].shape[1:])
+
+    def row(i):
+        batch = tf.concat([support, queries[i][None]], 0)
+        return inner_loop.outputs(weights, batch)[-1]
 
     def body(i, outputs):
-        batch = tf.concat([support, queries[i][None]], 0)
-        row = inner_loop.outputs(weights, batch)[-1]
         place = tf.reshape(tf.range(number) == i, [-1, *[1] * len(output)])
-        return i + 1, tf.where(place, row[None], outputs)
+        return i + 1, tf.where(place, row(i)[None], outputs)
 
-    zeros = tf.zeros([number, *output], weights[0].dtype)
+    if None in output:  # The inputs decide.
+        sizes = tf.unstack(tf.shape(row(0)))
+    zeros = tf.zeros([number, *sizes], weights[0].dtype)
     return tf.while_loop(
         lambda i, _: i < number, body, (tf.constant(0), zeros),
         shape_invariants=(tf.TensorShape([]),

@@ -61,7 +61,9 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks
                         inputs.shape[:2])
         require_finite(inputs, f"{name}_inputs")
         require_finite(targets, f"{name}_targets")
-        arrays |= {f"{name}_inputs": inputs.astype(model.inputs[0].dtype),
+        arrays |= {f"{name}_inputs": inputs if (
+                       model.inputs[0].dtype == "string")
+                   else inputs.astype(model.inputs[0].dtype),
                    f"{name}_targets": targets}
     positions, support = np.asarray(tasks.positions), arrays["support_inputs"]
     numbers = [len(a) for a in (support, positions, arrays["query_inputs"])]
@@ -163,14 +165,15 @@ def require_finite(array: Any, name: str) -> None:
 
 
 def finite(array: Any) -> bool:
-    """Whether no value of an array is NaN or infinite."""
+    """Whether no value of an array is NaN or infinite; no string is."""
     values = np.asarray(array)
-    return values.dtype.kind in "iub" or bool(np.isfinite(values).all())
+    return values.dtype.kind in "iubOSU" or bool(np.isfinite(values).all())
 
 
 def _require_labels(targets, dtype, own, output, name) -> None:
     ways = output[-1]
-    if not dtype.is_integer or own != output[:-1]:
+    if not dtype.is_integer or not tf.TensorShape(own).is_compatible_with(
+            output[:-1]):
         raise InputError(
             f"{name} are {dtype.name} of shape {_text(own)} each, and the "
             f"network has outputs {_text(output)}: cross_entropy takes "

@@ -47,6 +47,10 @@ class Initialization(tf.Module):
         self._inner_loop = inner_loop_of(learner, convolutions)
         self._adaptation, self._target = (learner.adaptation,
                                           learner.target_spec())
+        # Look-ups compute with them; a SavedModel keeps what it can find here.
+        self.tables = [layer.lookup_table for layer in (
+            self._inner_loop.model._flatten_layers())
+            if hasattr(layer, "lookup_table")]
         # Classes are integers of any type; regression targets are floats.
         self._classifies = learner.loss is cross_entropy
         self.phi = [tf.Variable(w) for w in learner.weights]

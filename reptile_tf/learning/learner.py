@@ -155,7 +155,8 @@ class Learner:
             return tf.TensorSpec(output.shape[1:-1], tf.int64)
         if self._target is None:
             dtype = self.model.trainable_variables[0].dtype
-            targets = tf.zeros([1, *output.shape[1:]], dtype)
+            targets = tf.zeros([1, *(d or 1 for d in output.shape[1:])],
+                               dtype)
             require_targets(self.model, self.loss, targets,
                             "targets (none were seen: adapt to a task once)",
                             (1,))

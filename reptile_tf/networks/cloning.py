@@ -5,6 +5,8 @@ layers that the inner loop needs: normalizations and, under XLA, max poolings
 with exact second derivatives, and convolutions that are matrix products.
 """
 
+import contextlib
+import tempfile
 import types
 import warnings
 
@@ -63,6 +65,7 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
     refusals.check_model(model, mixed_bfloat16)
     with refusals.no_mask_dropped():
         clone = _InnerCloner(convolutions, mixed_bfloat16).clone(model)
+        refusals.check_same_weights(model, clone)
         refusals.check_call(clone)
     return clone
 
@@ -99,7 +102,9 @@ class _Cloner:
     def _new(self, layer):
         if isinstance(layer, keras.Model):
             refusals.check_clonable(layer)
-            return keras.models.clone_model(layer, clone_function=self.replace)
+            with _uncompiled(layer):
+                return keras.models.clone_model(layer,
+                                                clone_function=self.replace)
         if type(layer) is keras.layers.TimeDistributed:
             return keras.layers.TimeDistributed(
                 self.replace(layer.layer), name=layer.name,
@@ -162,6 +167,17 @@ class _InnerCloner(_Cloner):
         return _moving(layer) or any(k.supports(layer) for k in exact)
 
 
+@contextlib.contextmanager
+def _uncompiled(model):
+    """Keras compiles the clone of a compiled model: with what nobody uses
+    here, and only where it can make the loss and the metrics again."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
 def _moving(layer) -> bool:
     """Whether it is a batch normalization that would update its averages."""
     return (type(layer) is keras.layers.BatchNormalization
@@ -192,7 +208,12 @@ def _made_as(layer, kind, functions):
 
 
 def _copy_weights(layer, new) -> None:
-    """All weights, in the model's order; the statistics of Normalization."""
+    """All weights, in the model's order; the statistics of Normalization, and
+    what Keras saves as files, such as a vocabulary that was learned."""
+    if hasattr(layer, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            new.load_assets(folder)
     if isinstance(new, BatchNormalization):
         pairs = zip([v for v in layer.variables if v.name in ("gamma", "beta")],
                     new.variables, strict=True)

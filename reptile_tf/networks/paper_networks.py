@@ -14,6 +14,8 @@ import keras
 
 from reptile_tf.tasks import WEIGHTS_STREAM, generator
 
+FORMAT = "channels_last"  # Of images here, whatever ~/.keras/keras.json says.
+
 
 def _convolutional(
     name: str, shape: Sequence[int], ways: int, seed: int, filters: int,
@@ -47,7 +49,7 @@ def _convolutional(
         layers += [
             keras.layers.Conv2D(
                 filters, 3, strides=strides, padding="same", name=f"conv{i}",
-                kernel_initializer=initializer(
+                data_format=FORMAT, kernel_initializer=initializer(
                     keras.initializers.GlorotUniform)),
             keras.layers.BatchNormalization(epsilon=1e-3, scale=gamma,
                                             name=f"norm{i}"),
@@ -67,7 +69,7 @@ def omniglot(ways: int, seed: int = 0) -> keras.Model:
     """
     return _convolutional(
         "omniglot", [28, 28, 1], ways, seed, 64, 2, lambda i: [_relu(i)],
-        keras.layers.Flatten(name="flatten"))
+        keras.layers.Flatten(FORMAT, name="flatten"))
 
 
 def maml_omniglot(ways: int, seed: int = 0) -> keras.Model:
@@ -81,7 +83,7 @@ def maml_omniglot(ways: int, seed: int = 0) -> keras.Model:
     return _convolutional(
         "maml_omniglot", [28, 28, 1], ways, seed, 64, 2,
         lambda i: [_relu(i)],
-        keras.layers.GlobalAveragePooling2D(name="mean"),
+        keras.layers.GlobalAveragePooling2D(FORMAT, name="mean"),
         before=[keras.layers.Rescaling(-1.0, 1.0, name="invert")],
         gamma=False,
         dense=functools.partial(keras.initializers.RandomNormal, stddev=1.0))
@@ -98,7 +100,7 @@ def mini_imagenet(ways: int, seed: int = 0, size: int = 84,
     return _convolutional(
         "mini_imagenet", [size, size, channels], ways, seed, 32, 1,
         lambda i: [_pool(i, "same"), _relu(i)],
-        keras.layers.Flatten(name="flatten"))
+        keras.layers.Flatten(FORMAT, name="flatten"))
 
 
 def maml_mini_imagenet(ways: int, seed: int = 0, size: int = 84,
@@ -113,7 +115,7 @@ def maml_mini_imagenet(ways: int, seed: int = 0, size: int = 84,
     return _convolutional(
         "maml_mini_imagenet", [size, size, channels], ways, seed, 32, 1,
         lambda i: [_relu(i), _pool(i, "valid")],
-        keras.layers.Flatten(name="flatten"), gamma=False)
+        keras.layers.Flatten(FORMAT, name="flatten"), gamma=False)
 
 
 def _relu(i: int) -> keras.layers.Layer:
@@ -121,7 +123,8 @@ def _relu(i: int) -> keras.layers.Layer:
 
 
 def _pool(i: int, padding: str) -> keras.layers.Layer:
-    return keras.layers.MaxPool2D(2, padding=padding, name=f"pool{i}")
+    return keras.layers.MaxPool2D(2, padding=padding, data_format=FORMAT,
+                                  name=f"pool{i}")
 
 
 def sine(seed: int = 0, activation: str = "tanh") -> keras.Model:

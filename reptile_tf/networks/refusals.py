@@ -32,6 +32,18 @@ def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
             f"{len(model.outputs)} outputs; one of each is supported: join "
             "them, by Concatenate, and take them apart inside the model"
         )
+    if not model.trainable:
+        raise InputError(
+            f"model {model.name!r} is frozen as a whole (trainable=False), "
+            "whatever its layers are: set model.trainable=True, and then "
+            "trainable=False on the layers that are not to be learned")
+    types = sorted({v.dtype for v in model.trainable_variables})
+    if len(types) > 1 or not {"float32", "float64"}.issuperset(types):
+        raise InputError(
+            f"the weights of model {model.name!r} are {' and '.join(types)}: "
+            "Adam needs all in float32, or all in float64. Make the layers "
+            "with dtype='float32'; mixed_bfloat16 computes with those in 16 "
+            "bits")
     for variable in model.trainable_variables:
         if variable.regularizer or variable.constraint:
             raise InputError(
@@ -53,6 +65,13 @@ def check_clonable(model: keras.Model) -> None:
             "keras.Model, which keras.models.clone_model cannot copy: use "
             "keras.Sequential or the functional API"
         )
+    kind = keras.Sequential if isinstance(
+        model, keras.Sequential) else Functional
+    if type(model).call is not kind.call:
+        raise InputError(
+            f"{type(model).__name__} {model.name!r} has a call of its own, "
+            "which keras.models.clone_model leaves out: write it as a layer, "
+            "or with the functional API")
     if not model.built:
         raise InputError(
             f"model {model.name!r} has no weights yet: give it a keras.Input"
@@ -88,6 +107,18 @@ def check_inside(layer: keras.layers.Layer,
                 f"layer {layer.name!r} ({type(layer).__name__}) holds the "
                 f"{type(inner).__name__} {inner.name!r}, whose exact twin "
                 "cannot be put in there: make it a layer of the model itself")
+
+
+def check_same_weights(model: keras.Model, clone: keras.Model) -> None:
+    """Raise InputError unless the clone has the model's trainable weights."""
+    ours, theirs = ([tuple(v.shape) for v in m.trainable_variables]
+                    for m in (clone, model))
+    if ours != theirs:
+        raise InputError(
+            f"model {model.name!r} has {len(theirs)} trainable weights and its "
+            f"clone {len(ours)}, or of other shapes: a layer's get_config "
+            "makes another layer of the model again, with weights of its own. "
+            "Call the shared layer itself in the functional API")
 
 
 @contextlib.contextmanager

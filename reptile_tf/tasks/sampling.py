@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from reptile_tf.errors import InputError
 from reptile_tf.tasks.batches import Batches, EvaluationTasks, stacked
 from reptile_tf.tasks.schedules import (
     TaskConfig,
@@ -32,12 +33,22 @@ def draw_examples(
       ways: N.
       count: examples of a class.
       rng: draws them.
+
+    Raises:
+      InputError: too few classes, or a class of too few examples.
     """
     def examples(indices):
         if indices.ndim == 2:
             indices = indices[rng.integers(len(indices))]
+        if len(indices) < count:
+            raise InputError(
+                f"a class has {len(indices)} examples, and a task takes "
+                f"{count} of each: leave it out, or take fewer")
         return shuffled(indices, rng)[:count]
 
+    if len(classes) < ways:
+        raise InputError(f"there are {len(classes)} classes, and a task takes "
+                         f"{ways}: give more, or make tasks of fewer ways")
     chosen = rng.choice(len(classes), ways, replace=False)
     return np.array([examples(classes[c]) for c in chosen])
 

@@ -27,6 +27,9 @@ class TaskConfig:
       replacement: draw each mini-batch afresh instead of cycling.
       tail_shots: examples per class set apart as the last mini-batch; None
         means a shared tail: the last mini-batch is drawn like the others.
+
+    Raises:
+      InputError: a number below 1, or a tail that leaves nothing.
     """
 
     ways: int = 5
@@ -35,6 +38,18 @@ class TaskConfig:
     inner_iters: int = 5
     replacement: bool = False
     tail_shots: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ways", "train_shots", "inner_batch", "inner_iters"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{name}={getattr(self, name)} must be 1 or more")
+        if self.tail_shots is not None and not (
+                0 < self.tail_shots < self.train_shots):
+            raise InputError(
+                f"tail_shots={self.tail_shots} are taken out of "
+                f"train_shots={self.train_shots}: use 1 to "
+                f"{self.train_shots - 1}, or a larger train_shots")
 
 
 def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
