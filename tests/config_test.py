@@ -86,7 +86,7 @@ def test_a_later_flag_wins_over_the_flagfile():
     (["--shots=5,5"], "repeats"),
     (["--eval_batch=5,10,15"], "3 values.*shots=1,5 has 2"),
     (["--train_shots=0"], "train_shots=0.*list.*give --train_shots"),
-    (["--tail_shots=10"], "tail_shots=10.*train_shots=10.*1 to 9"),
+    (["--tail_shots=10"], "tail_shots=10.*train_shots=10: take"),
     (["--tail_shots=2", "--inner_iters=1"], "inner_iters=1.*separate tail"),
     (["--algorithm=maml", "--inner_iters=1"], "inner_iters=1.*maml"),
     (["--replacement", "--inner_batch=51"], "inner_batch=51.*from 50"),

@@ -144,15 +144,27 @@ def test_what_changes_no_number_makes_no_run_again(tmp_path, capsys):
     assert "already finished" in again(where)
     again("--export")
     assert (run / "initialization" / "model.keras").exists()
+    shutil.rmtree(run / "initialization")
+    again("--export")
+    assert (run / "initialization" / "model.keras").exists()
+    # An older phi is not exported beside the result of the last.
+    newest = max((run / "checkpoints").iterdir())
+    whole = newest.read_bytes()
+    newest.write_bytes(b"gone")
+    shutil.rmtree(run / "initialization")
+    assert main(run, *SHORT, "--export") == 0
+    assert "final evaluation" in capsys.readouterr().out
+    assert json.loads(result)["results"] == json.loads(
+        (run / "result.json").read_text())["results"]
+    newest.write_bytes(whole)
+    (run / "result.json").write_bytes(result)
     # Without a checkpoint it is as finished, and nothing is begun afresh.
     shutil.rmtree(run / "checkpoints")
-    shutil.rmtree(run / "initialization")
     assert "already finished" in again("--export", "--data_dir=elsewhere")
+    shutil.rmtree(run / "initialization")
+    assert "no checkpoint to export" in again("--export")
     metrics = (run / "metrics.csv").read_bytes()
     assert "no checkpoint, without which nothing" in again("--eval_samples=3")
-    (run / "flags.cfg").write_text((run / "flags.cfg").read_text().replace(
-        "--export", "--noexport"))
-    assert "no checkpoint, without which nothing" in again("--export")
     assert (run / "metrics.csv").read_bytes() == metrics
     assert (run / "result.json").read_bytes() == result
 

@@ -185,6 +185,34 @@ def test_outputs_whose_size_the_inputs_decide(rng, tmp_path):
     again = Learner.load(tmp_path / "saved").adapt(x[0, 0], y[0, 0], 2)
     np.testing.assert_allclose(again.predict(x[0, 1]), adapted.predict(
         x[0, 1]), atol=1e-5)
+    # Another length is as good, but not in one batch with this one.
+    assert adapted.predict(x[0, 1, :, :4], transductive=True).shape == [
+        3, 4, WAYS]
+    with pytest.raises(InputError, match="shape .4, 4. and support.*.6, 4."):
+        adapted.predict(x[0, 1, :, :4])
+    with pytest.raises(InputError, match="in one batch"):
+        learner.evaluate(tasks._replace(
+            query_inputs=tasks.query_inputs[:, :, :4],
+            query_targets=tasks.query_targets[:, :, :4]))
+    # Nor do labels broadcast.
+    for wrong in (y[0, 0, :, :1], y[0, 0, :, :5]):
+        with pytest.raises(InputError, match="cross_entropy takes integer"):
+            learner.adapt(x[0, 0], wrong)
+
+
+def test_targets_whose_size_the_inputs_decide(rng, tmp_path):
+    model = keras.Sequential([keras.Input([None, 4]), keras.layers.Dense(1)])
+    learner = Learner(model, InnerConfig(0.05), squared_error)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    learner.adapt(x, x[..., :1], 2)
+    assert learner.target_spec().shape.as_list() == [None, 1]
+    learner.save(tmp_path / "saved")
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    got = loaded.adapt_and_predict(x[:, :5], x[:, :5, :1], x[:, :5], True)[
+        "logits"]
+    np.testing.assert_allclose(got, Learner(
+        model, InnerConfig(0.05), squared_error).adapt(
+            x[:, :5], x[:, :5, :1]).predict(x[:, :5], True), atol=1e-5)
 
 
 def test_a_compiled_model_is_taken_as_it_is(rng):
@@ -197,6 +225,27 @@ def test_a_compiled_model_is_taken_as_it_is(rng):
     np.testing.assert_array_equal(
         learner.adapt(x, y, 2).predict(x), Learner(
             network(), InnerConfig(0.05)).adapt(x, y, 2).predict(x))
+
+
+def test_strings_and_objects_are_no_numbers(rng):
+    learner, (x, y) = classifier(), support(rng)
+    with pytest.raises(InputError, match="objects of Python: give"):
+        learner.adapt(x.astype(object), y)
+    with pytest.raises(InputError, match="are strings, and the network takes"):
+        learner.adapt(x.astype(str), y)
+    with pytest.raises(tf.errors.InvalidArgumentError):  # Not classes.
+        cross_entropy(tf.constant([0.9]), tf.zeros([1, WAYS]))
+
+
+def test_a_vocabulary_with_weights_is_copied():
+    words = keras.layers.TextVectorization(output_mode="tf_idf")
+    words.adapt(["red fish", "blue fish", "red bird"])
+    model = keras.Sequential([keras.Input([], dtype="string"), words,
+                              keras.layers.Dense(2)])
+    texts = np.array(["red fish", "blue bird"])
+    np.testing.assert_allclose(
+        Learner(model).adapt(texts, [0, 1], 0).predict(texts, True),
+        model(texts), rtol=1e-5)
 
 
 def test_words_and_a_vocabulary_that_was_learned(tmp_path):

@@ -101,7 +101,7 @@ def test_shared_tail_is_the_schedule_going_on(rng):
     ([10, 3, 10], {"ways": 3, "train_shots": 4}, "has 3 examples.*takes 4"),
     ([10] * 4, {}, "there are 4 classes, and a task takes 5"),
     ([10] * 5, {"tail_shots": 7, "train_shots": 5},
-     "tail_shots=7 are taken out of train_shots=5: use 1 to 4"),
+     "tail_shots=7 are taken out of train_shots=5: take 1 or more"),
     ([10] * 5, {"tail_shots": 0}, "tail_shots=0 are taken"),
     ([10] * 5, {"inner_iters": 0}, "inner_iters=0 must be 1 or more"),
     ([10] * 5, {"ways": 0}, "ways=0 must be 1 or more")])

@@ -1,5 +1,6 @@
 """Runs that differ in the seed alone, together."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ class Group:
     Attributes:
       algorithm: of the runs.
       differs: the flags in which the algorithm's groups differ, such as
-        learning_rate=0.1, where they are not as published.
+        learning_rate=0.1, where they are not as published; of two published
+        values that would give two groups one name, one is taken for it.
       runs: by seed, each seed once.
       doubled: further runs of a seed, each with the one that is counted.
     """
@@ -49,26 +51,27 @@ def group_by_flags(runs: Iterable[Run], shots: int | None) -> list[Group]:
         differ = [name for name in dict.fromkeys(n for f in flags for n in f)
                   if len({f.get(name) for f in flags}) > 1
                   or name == "network"]  # Another column's, so always said.
-        named: dict[tuple[str, ...], dict[str, str]] = {}
-        for settings, of_seeds in zip(flags, variants.values(), strict=True):
-            usual = {"network": settings.get("network"),
-                     **usual_settings(of_seeds[0], shots)}
-            name = _unusual(settings, usual, differ)
-            if name in named:  # As published, both, and not the same.
-                name = _unusual(settings, named[name], differ)
-            named[name] = usual
-            groups.append(_group(algorithm, name, of_seeds))
+        usual = [{"network": settings.get("network"),
+                  **usual_settings(of_seeds[0], shots)} for settings, of_seeds
+                 in zip(flags, variants.values(), strict=True)]
+        names = _unusual(flags, usual, differ)
+        if len(set(names)) < len(names):
+            # Two are as published, each in its way: one way is usual.
+            names = _unusual(flags, usual[:1] * len(usual), differ)
+        groups += map(_group, itertools.repeat(algorithm), names,
+                      variants.values())
     order = [*REGISTRY]
     return sorted(groups, key=lambda g: (
         order.index(g.algorithm) if g.algorithm in order else len(order),
         g.algorithm, [_by_value(text) for text in g.differs]))
 
 
-def _unusual(settings: dict[str, str], usual: dict[str, str],
-             names: list[str]) -> tuple[str, ...]:
-    """Those of the named flags that are not as usual, as text."""
-    return tuple(text_of(name, settings.get(name)) for name in names
-                 if settings.get(name) != usual.get(name))
+def _unusual(flags: list[dict[str, str]], usual: list[dict[str, str]],
+             names: list[str]) -> list[tuple[str, ...]]:
+    """For each variant those of the named flags that are not as usual."""
+    return [tuple(text_of(name, settings.get(name)) for name in names
+                  if settings.get(name) != of_it.get(name))
+            for settings, of_it in zip(flags, usual, strict=True)]
 
 
 def _group(algorithm: str, differs: tuple[str, ...], runs: list[Run]) -> Group:

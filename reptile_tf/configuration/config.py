@@ -13,8 +13,8 @@ from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.learning.rules import check_weights
 from reptile_tf.tasks import TaskConfig
 
-# Flags that change no number of a final evaluation: where things lie, how fast
-# it goes, the curve on the way, and what else is made.
+# Flags that change no number of a final evaluation by more than rounding: where
+# things lie, how fast it goes, the curve on the way, and what else is made.
 INCIDENTAL = frozenset((
     "data_dir", "cache_dir", "device_images", "num_threads", "deterministic",
     "eval_interval", "export"))

@@ -58,11 +58,24 @@ def run(dataset, config: sine.SineConfig,
                                         f"--run_dir={home / name}"))
             for name in unweighted()]
         results = run_all(dataset, planned)
-        opened = [reopen(dataset, one.config) for one in planned]
+        configs = [one.config for one in planned]
     else:
-        results = [single.run(dataset, config)]
-        opened = [reopen(dataset, config)]
+        results, configs = [single.run(dataset, config)], [config]
     log = logging.getLogger("reptile_tf")
+    if config.compare:
+        for line in comparison([
+                (UNTRAINED, rows_of(results[0]["untrained"], config)),
+                *((r["algorithm"], rows_of(r["results"], config))
+                  for r in results)]):
+            log.info("%s", line)
+    if not cluster_of(config.distribution).chief:
+        return
+    try:
+        plotting.require("figure 1")
+        opened = [reopen(dataset, one) for one in configs]
+    except InputError as e:  # What was trained and printed is no less worth.
+        log.warning("%s", e)
+        return
     shown = shown_tasks(opened[0])
     # Every algorithm has the same inner loop: one compiled function for all.
     evaluator = Evaluator(
@@ -71,16 +84,6 @@ def run(dataset, config: sine.SineConfig,
     columns = [column_of(opened[0], results[0], shown, evaluator, False)] + [
         column_of(e, r, shown, evaluator)
         for e, r in zip(opened, results, strict=True)]
-    if config.compare:
-        for line in comparison(columns):
-            log.info("%s", line)
-    if not cluster_of(config.distribution).chief:
-        return
-    try:
-        plotting.require("figure 1")
-    except InputError as e:  # What was trained and printed is no less worth.
-        log.warning("%s", e)
-        return
     for path in plotting.save(draw(columns, shown, config), home, "figure1"):
         log.info("figure: %s", path)
 
@@ -95,9 +98,8 @@ def reopen(dataset, config: sine.SineConfig) -> Experiment:
     directory = single.run_directory_of(dataset, config)
     if not directory.checkpoints.paths():
         raise InputError(
-            f"{directory.path} is finished and has no checkpoint, which figure "
-            "1 is drawn from: copy its checkpoints there, or train in another "
-            "--run_dir")
+            f"figure 1 is not drawn: {directory.path} has no checkpoint. Copy "
+            "its checkpoints there, or train in another --run_dir")
     silent = logging.getLogger("reptile_tf.reopened")
     silent.propagate = False
     silent.setLevel(logging.CRITICAL)
@@ -130,20 +132,29 @@ def column_of(opened: Experiment, result: dict[str, Any],
         f"outer {c.outer_optimizer} {c.meta_step:g} to {c.meta_step_final:g}"
         if trained else "not meta-trained",
         before, after, float(np.abs(before[0]).mean()),
-        [r for r in result["results" if trained else "untrained"]
-         if r["points"] == c.shots[0]])
+        rows_of(result["results" if trained else "untrained"], c))
 
 
-def comparison(columns: list[Column]) -> list[str]:
-    """Lines of text: mean squared error by steps and algorithm."""
-    rows = columns[0].rows
+def rows_of(rows: list[dict[str, Any]], config: sine.SineConfig
+            ) -> list[dict[str, Any]]:
+    """Those of the first of --shots, which the figure shows."""
+    return [row for row in rows if row["points"] == config.shots[0]]
+
+
+def comparison(named: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
+    """Lines of text: mean squared error by steps and algorithm.
+
+    Args:
+      named: algorithms and their rows of result.json.
+    """
+    rows = named[0][1]
     lines = [f"mean squared error, {rows[0]['points']} points seen",
              f"  {'steps':24}{'tasks':>7}" + "".join(
                  f"{row['steps']:>9}" for row in rows)]
     return lines + [
-        f"  {column.name:24}{column.rows[0]['tasks']:>7,}" + "".join(
-            f"{row['mse']:>9.4f}" for row in column.rows)
-        for column in columns]
+        f"  {name:24}{rows[0]['tasks']:>7,}" + "".join(
+            f"{row['mse']:>9.4f}" for row in rows)
+        for name, rows in named]
 
 
 def draw(columns: list[Column], shown: EvaluationTasks,

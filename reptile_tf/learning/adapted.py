@@ -5,7 +5,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from reptile_tf.learning.examples import checked_examples, checked_inputs
+from reptile_tf.learning.examples import (
+    checked_examples,
+    checked_inputs,
+    require_as_long,
+)
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.optimizers import InnerState
 from reptile_tf.learning.weights import Weights
@@ -35,9 +39,12 @@ class Adapted:
             each with the whole support set, and no other query.
 
         Raises:
-          InputError: queries that the network does not take.
+          InputError: queries that the network does not take, or not in one
+            batch with the support set.
         """
         queries = checked_inputs(self._inner_loop.model, queries, "queries")
+        if not transductive:
+            require_as_long(queries, self._support)
         return self._score(self.weights, self._support, queries, transductive)
 
     def loss(self, inputs: Any, targets: Any) -> tf.Tensor:

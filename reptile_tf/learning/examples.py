@@ -42,7 +42,7 @@ def checked_examples(inner_loop: InnerLoop, inputs: Any, targets: Any,
     inputs = checked_inputs(model, inputs, name)
     targets = typed_targets(model, targets)
     require_targets(model, inner_loop.loss_of_examples, targets, targets_name,
-                    (inputs.shape[0],))
+                    (inputs.shape[0],), tuple(inputs.shape[1:]))
     require_finite(targets, targets_name)
     return inputs, targets
 
@@ -58,7 +58,7 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks
                                 getattr(tasks, f"{name}_targets")).numpy()
         require_inputs(model, inputs, f"{name}_inputs", axes=2)
         require_targets(model, loss, targets, f"{name}_targets",
-                        inputs.shape[:2])
+                        inputs.shape[:2], inputs.shape[2:])
         require_finite(inputs, f"{name}_inputs")
         require_finite(targets, f"{name}_targets")
         arrays |= {f"{name}_inputs": inputs if (
@@ -97,8 +97,10 @@ def require_batches(model: keras.Model, loss: Loss, batches: Batches,
             continue  # The last mini-batch is alone.
         if examples:
             require_inputs(model, inputs, f"{last}inputs", axes)
+        shape = tuple(np.shape(inputs))
         require_targets(model, loss, getattr(batches, f"{last}targets"),
-                        f"{last}targets", tuple(np.shape(inputs)[:axes]))
+                        f"{last}targets", shape[:axes],
+                        shape[axes:] if examples else ())
 
 
 def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
@@ -126,10 +128,37 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
     if shape.rank is not None and 0 in shape.as_list():
         raise InputError(f"{name} are empty, {_text(shape)}: give at least "
                          "one example")
+    if not tf.is_tensor(inputs) and np.asarray(inputs).dtype.kind == "O" and (
+            not _is_text(inputs)):
+        raise InputError(f"{name} are objects of Python: give an array of "
+                         "numbers, by .astype('float32')")
+    wanted = model.inputs[0].dtype
+    if _is_text(inputs) != (wanted == "string"):
+        raise InputError(
+            f"{name} are {'' if _is_text(inputs) else 'not '}strings, and the "
+            f"network takes {wanted}: give what it was built for")
+
+
+def require_as_long(queries: Any, support: Any) -> None:
+    """Raise InputError unless a query can be in a batch with the support set.
+
+    Where the network takes examples of any size, they may be of two.
+
+    Args:
+      queries: [Q, ...].
+      support: [S, ...].
+    """
+    own, others = (tf.TensorShape(x.shape[1:]) for x in (queries, support))
+    if not own.is_compatible_with(others):
+        raise InputError(
+            f"queries have the shape {_text(own)} and support inputs "
+            f"{_text(others)}: without transduction each query is in one batch "
+            "with the support set. Make them alike, or give transductive=True")
 
 
 def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
-                    lead: tuple[int | None, ...]) -> None:
+                    lead: tuple[int | None, ...],
+                    example: tuple[int | None, ...] = ()) -> None:
     """Raise InputError unless the loss compares each target with its output.
 
     Args:
@@ -139,8 +168,11 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
         looked at if it is not symbolic.
       name: of the targets, for the message.
       lead: the inputs' dimensions before an example's own.
+      example: these, where they are known: the outputs' may be by them alone.
     """
     output = tuple(model.outputs[0].shape[1:])
+    if None in output and example:
+        output = tuple(model.compute_output_shape((1, *example))[1:])
     shape = np.shape(targets) if not tf.is_tensor(targets) else targets.shape
     axes = len(lead)
     if not tf.TensorShape(shape[:axes]).is_compatible_with(lead):
@@ -152,7 +184,8 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
     if loss is cross_entropy:
         _require_labels(targets, dtype, tuple(shape[axes:]), output, name)
     else:
-        _require_comparable(model, loss, tuple(shape[axes:]), dtype, name)
+        _require_comparable(model, loss, tuple(shape[axes:]), dtype, output,
+                            name)
 
 
 def require_finite(array: Any, name: str) -> None:
@@ -167,7 +200,19 @@ def require_finite(array: Any, name: str) -> None:
 def finite(array: Any) -> bool:
     """Whether no value of an array is NaN or infinite; no string is."""
     values = np.asarray(array)
-    return values.dtype.kind in "iubOSU" or bool(np.isfinite(values).all())
+    if values.dtype.kind in "iub" or _is_text(values):
+        return True
+    return bool(np.isfinite(values).all())
+
+
+def _is_text(array: Any) -> bool:
+    """Whether an array or a tensor is of strings, NumPy's or Python's."""
+    if tf.is_tensor(array):
+        return array.dtype == tf.string
+    array = np.asarray(array)
+    return array.dtype.kind in "SU" or (
+        array.dtype.kind == "O" and array.size > 0
+        and isinstance(array.flat[0], str | bytes))
 
 
 def _require_labels(targets, dtype, own, output, name) -> None:
@@ -187,9 +232,8 @@ def _require_labels(targets, dtype, own, output, name) -> None:
             "or a network with more outputs")
 
 
-def _require_comparable(model, loss, own, dtype, name) -> None:
+def _require_comparable(model, loss, own, dtype, output, name) -> None:
     """Of a batch of TRIAL examples a loss must give TRIAL losses."""
-    output = tuple(model.outputs[0].shape[1:])
     # The loss is given outputs in the weights' type.
     of_outputs = model.trainable_variables[0].dtype
     if None in output or None in own:

@@ -1,6 +1,7 @@
 """A meta-learned initialization in use: adapt, predict, evaluate, save."""
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from reptile_tf.learning.evaluation import (
 from reptile_tf.learning.examples import (
     checked_examples,
     checked_tasks,
+    require_as_long,
     require_targets,
     typed_targets,
 )
@@ -134,13 +136,20 @@ class Learner:
     def remember_targets(self, targets: Any, axes: int = 1) -> None:
         """Of which shape and type one target is, for `target_spec`.
 
+        Where an output may be of any size, so may it.
+
         Args:
           targets: checked, [..., of one example].
           axes: before an example's own.
         """
         if self._target is None:
+            output = self.model.outputs[0].shape[1:]
+            shape = [None if free is None else size for size, free in (
+                itertools.zip_longest(targets.shape[axes:], output,
+                                      fillvalue=0))]
             self._target = tf.TensorSpec(
-                targets.shape[axes:], typed_targets(self.model, targets).dtype)
+                shape[:len(targets.shape) - axes],
+                typed_targets(self.model, targets).dtype)
 
     def target_spec(self) -> tf.TensorSpec:
         """One target's shape and type, as the loss was given them so far.
@@ -184,6 +193,8 @@ class Learner:
           InputError: tasks that do not fit the network or the loss.
         """
         tasks = checked_tasks(self.model, self.loss, tasks)
+        if not transductive:
+            require_as_long(tasks.query_inputs[0], tasks.support_inputs[0])
         self.remember_targets(tasks.support_targets, axes=2)
         # Few tasks are not filled up to an engine's many, but to a power of 2:
         # about as many tasks are one compiled function.

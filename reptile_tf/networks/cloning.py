@@ -210,10 +210,16 @@ def _made_as(layer, kind, functions):
 def _copy_weights(layer, new) -> None:
     """All weights, in the model's order; the statistics of Normalization, and
     what Keras saves as files, such as a vocabulary that was learned."""
-    if hasattr(layer, "save_assets") and hasattr(new, "load_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
-            new.load_assets(folder)
+    # What is inside a layer first: its own files may be that layer's.
+    for old, copy in reversed([*zip(
+            layer._flatten_layers(), new._flatten_layers(), strict=False)]):
+        if hasattr(old, "save_assets") and hasattr(copy, "load_assets"):
+            own = {}
+            old.save_own_variables(own)
+            copy.load_own_variables(own)
+            with tempfile.TemporaryDirectory() as folder:
+                old.save_assets(folder)
+                copy.load_assets(folder)
     if isinstance(new, BatchNormalization):
         pairs = zip([v for v in layer.variables if v.name in ("gamma", "beta")],
                     new.variables, strict=True)

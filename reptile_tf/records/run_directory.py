@@ -83,13 +83,13 @@ class RunDirectory:
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
-        if self._whole_result() and not self.checkpoints.paths() and (
-                not self.finished(config) or self.left_to_do(config)):
+        if not (self.checkpoints.paths() or self.finished(config)) and (
+                self._whole_result()):
             raise InputError(
                 f"{self.path} holds the result of a run and no checkpoint, "
-                "without which nothing can be evaluated or exported: copy its "
-                "checkpoints there, use the flags of its flags.cfg, or name "
-                "another --run_dir")
+                "without which nothing can be evaluated: copy its checkpoints "
+                "there, use the flags of its flags.cfg, or name another "
+                "--run_dir")
         return started
 
     def _write_flags(self, config: Config) -> None:
@@ -108,11 +108,10 @@ class RunDirectory:
 
     def left_to_do(self, config: Config) -> bool:
         """Whether a finished run's checkpoint is still needed: to export it,
-        which was not asked for before, or to see that what lies in another
-        folder is the same data."""
-        changed = self._changed(config)
-        return (config.export and "export" in changed) or (
-            "data_dir" in changed and bool(self.checkpoints.paths()))
+        or to see that what lies in another folder is the same data."""
+        return bool(self.checkpoints.paths()) and (
+            "data_dir" in self._changed(config)
+            or config.export and not self.initialization.exists())
 
     def _changed(self, config: Config) -> set[str]:
         """The flags that are others than in flags.cfg."""

@@ -87,8 +87,12 @@ def _run(dataset, config: Config, directory: RunDirectory,
     replicas.maximum(0)  # The others wait until the chief has it open.
     finished = directory.finished(config)
     if finished is not None and not directory.left_to_do(config):
-        log.info("already finished: %s; --pretrained evaluates it again",
-                 directory.result)
+        log.info("already finished: %s%s", directory.result, (
+            "; --pretrained evaluates it again"
+            if directory.checkpoints.paths() else ", without a checkpoint"))
+        if config.export and not directory.initialization.exists():
+            log.warning("no initialization is there, and no checkpoint to "
+                        "export")
         return report(dataset, finished, log)
     _log_devices(log)
     with Interrupts(replicas.maximum) as interrupts:
@@ -97,6 +101,8 @@ def _run(dataset, config: Config, directory: RunDirectory,
                                 replicas)
         interrupts.at_once = False
         restore(experiment)
+        if experiment.trainer.iteration < config.meta_iters:
+            finished = None  # Its checkpoint is not there any more.
         try:
             if not config.pretrained:
                 train(experiment, interrupts)

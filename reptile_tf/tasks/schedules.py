@@ -48,8 +48,8 @@ class TaskConfig:
                 0 < self.tail_shots < self.train_shots):
             raise InputError(
                 f"tail_shots={self.tail_shots} are taken out of "
-                f"train_shots={self.train_shots}: use 1 to "
-                f"{self.train_shots - 1}, or a larger train_shots")
+                f"train_shots={self.train_shots}: take 1 or more, leave 1 or "
+                "more, or have no tail apart")
 
 
 def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
