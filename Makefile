@@ -9,6 +9,9 @@ VENV = .venv$(if $(TENSORFLOW),-$(notdir $(PYTHON))-tf$(TENSORFLOW))
 BIN = $(VENV)/bin
 # Newer descriptions of data want a newer protobuf than these two releases.
 RELEASE = $(if $(TENSORFLOW), 'tensorflow==$(TENSORFLOW).*')$(if $(filter 2.18 2.19,$(TENSORFLOW)), 'tensorflow-metadata<1.18')
+# An environment of another Python would become one of both.
+WHICH = -c 'import sys; print(sys.version_info[:2])'
+REMOVE_OTHER = test "$$($(1)/bin/python $(WHICH) 2>&1)" = "$$($(PYTHON) $(WHICH))" || rm -rf $(1)
 # What requirements.txt reads.
 REQUIREMENTS = requirements.txt $(patsubst %,requirements/%.txt,training plots tfds dev)
 # Test processes: one for each core, and 1.5 GB of memory each.
@@ -20,7 +23,8 @@ export REPTILE_DATA ?= $(if $(wildcard $(DATA)),$(abspath $(DATA)),)
 .PHONY: demo docs flags lint test slow clean
 
 $(VENV)/installed: $(REQUIREMENTS)
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("TensorFlow needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.13")'
+	$(call REMOVE_OTHER,$(VENV))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt$(RELEASE)
 	touch $@
@@ -53,6 +57,7 @@ $(VENV)/notebook: requirements/notebook.txt $(VENV)/installed
 
 # The builder reads the code and does not import it: it needs no TensorFlow.
 .venv-docs/installed: requirements/docs.txt
+	$(call REMOVE_OTHER,.venv-docs)
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	touch $@

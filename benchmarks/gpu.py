@@ -400,9 +400,10 @@ def main() -> None:
             if name not in allowed:
                 parser.error(
                     f"--{flag}={name} is none of {', '.join(allowed)}")
-    for name in names:
-        for stale in args.out.glob(f"{name}.[jr]*"):  # .json, .ready
-            stale.unlink()
+    # Those of another sitting would be waited for no more.
+    for stale in (*args.out.glob("*.ready"), *(
+            args.out / f"{name}.json" for name in names)):
+        stale.unlink(missing_ok=True)
     start = time.time()
     on_gpu = machine(args.out)
     # Half for tracing and compiling, then those that are ready are timed.

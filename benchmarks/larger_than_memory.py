@@ -54,7 +54,7 @@ def make(folder: Path, size: float, per_class: int,
         (data / name).touch()
     config = flag_parser.parse(
         ["", f"--data_dir={data}", f"--cache_dir={folder / 'cache'}",
-         "--allow_partial", *more], mini_imagenet.CONFIG,
+         "--allow_partial", "--device_images=off", *more], mini_imagenet.CONFIG,
         mini_imagenet.DEFAULTS)
     number = int(size / (config.image_size**2 * config.channels) / per_class)
     held_out = max(config.ways, round(HELD_OUT * number))

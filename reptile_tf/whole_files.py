@@ -9,7 +9,7 @@ from pathlib import Path
 
 def beside(path: Path) -> Path:
     """Where what will replace `path` is written; a killed process leaves it."""
-    return path.with_name(path.name + ".tmp")
+    return path.with_name(f".{path.name}.reptile_tf")
 
 
 @contextmanager
@@ -19,13 +19,14 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error nothing is left of it: it may have filled the disk.
 
     Args:
-      path: a file, or a folder, which is replaced as a whole.
+      path: a file, or a folder, which is replaced as a whole by a folder.
     """
+    path = path.resolve()  # A link stays, and leads to the new one.
     temporary = beside(path)
     try:
         _remove(temporary)
         yield temporary
-        if path.is_dir():
+        if path.is_dir() and temporary.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
     except BaseException:

@@ -28,7 +28,7 @@ def test_the_last_three_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 5, 90, 1000, 20_000)
     assert checkpoints.iterations() == [90, 1000, 20_000]
-    assert not list(tmp_path.glob("*.tmp"))
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 @pytest.mark.parametrize("damage", [

@@ -198,6 +198,18 @@ def test_the_keyboard_draws(page):
                            e.labels?.length))""") == []
 
 
+def test_undo_with_the_pen_down_ends_the_stroke(page):
+    from selenium.webdriver import ActionChains, Keys
+
+    ActionChains(page, 20).move_to_element(element(page, ".paper"))\
+        .click_and_hold().move_by_offset(0, 20).key_down(Keys.CONTROL)\
+        .send_keys("z").key_up(Keys.CONTROL).move_by_offset(0, 20)\
+        .move_by_offset(20, 0).release().perform()
+    draw(page, 0, *DOWN)
+    wait(page, "return document.querySelector('.seen').getContext('2d')"
+               ".getImageData(0, 0, 28, 28).data.some((v) => v)")
+
+
 def test_touch_draws(page):
     """Fingers, as a phone sends them, do not scroll the page."""
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)

@@ -306,6 +306,17 @@ def test_its_own_names_are_not(serving):
     assert serving.server_address[0] == "127.0.0.1"
 
 
+def test_browsers_leave_out_port_80(answering):
+    class Port80(server.Server):
+        def server_bind(self):
+            super().server_bind()
+            self.server_port = 80
+
+    with Port80(answering) as one:
+        assert one.hosts == {"127.0.0.1", "127.0.0.1:80", "localhost",
+                             "localhost:80"}
+
+
 def without(name):
     return {k: v for k, v in ASKED.items() if k != name}
 

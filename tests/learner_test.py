@@ -1,6 +1,7 @@
 """A learner: adapt, predict, evaluate, save, and one's own loops."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -427,6 +428,55 @@ def test_targets_unlike_the_outputs_are_remembered(rng, tmp_path):
     got = served.adapt_and_predict(
         x, tf.constant(y / 2, tf.float32), x, tf.constant(False))["logits"]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_an_initialization_is_kept(tmp_path, monkeypatch):
+    """Beside a model.keras, too, and where a file is to be."""
+    learner = classifier()
+    (tmp_path / "models").mkdir()
+    for name in ("models/model.keras", "models.tmp", "models/photo.png"):
+        (tmp_path / name).write_text("mine")
+    learner.save(tmp_path / "there")
+    (tmp_path / "there" / "notes").write_text("mine")
+    for folder in ("models", "there"):
+        with pytest.raises(InputError, match="holds more than a saved"):
+            learner.save(tmp_path / folder)
+    with pytest.raises(InputError, match="models is a folder: name a file"):
+        learner.save_tflite(tmp_path / "models")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InputError, match="that you are in"):
+        learner.save(".")
+    # A link stays, and leads to what is saved.
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        learner.save("link")
+    assert (tmp_path / "link").is_symlink() and (
+        tmp_path / "empty" / "learner.json").exists()
+    for name in ("models/model.keras", "models.tmp", "models/photo.png",
+                 "there/notes"):
+        assert (tmp_path / name).read_text() == "mine"
+
+
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("layer", [
+    Scaled(), keras.layers.Lambda(lambda x: 2 * x, output_shape=(WAYS,))])
+def test_what_keras_does_not_know_is_to_be_registered(tmp_path, layer):
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(WAYS),
+                              layer])
+    with warnings.catch_warnings():  # Keras's own, of the lambda.
+        warnings.simplefilter("ignore")
+        Learner(model).save(tmp_path / "saved")
+    with pytest.raises(InputError, match="register_keras_serializable"):
+        Learner.load(tmp_path / "saved")
+    with keras.saving.custom_object_scope({"Scaled": Scaled}):
+        if isinstance(layer, Scaled):
+            Learner.load(tmp_path / "saved")
 
 
 def test_a_path_may_start_at_home(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Free memory, with NVML and TensorFlow replaced; needed, by hand."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import tensorflow as tf
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import omniglot
 from reptile_tf.errors import InputError
-from reptile_tf.execution import memory
+from reptile_tf.execution import limits, memory
 from reptile_tf.execution.engine import Engine
 from reptile_tf.runs import required_memory
 
@@ -37,17 +38,79 @@ def gpu_is_listed(monkeypatch):
     (None, 0), ("2,1", 2), ("GPU-ab,GPU-cd", "GPU-ab")])
 def test_free_memory_of_the_first_visible_gpu(monkeypatch, visible, device):
     """1,000 bytes are no process's; of 300 of TensorFlow's it uses 100."""
+    alike = [0, 1, 2]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     gpu_is_listed(monkeypatch)
     monkeypatch.setattr(memory, "pynvml", SimpleNamespace(
         NVMLError=OSError, nvmlInit=lambda: None, nvmlShutdown=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda i: i,
+        nvmlDeviceGetHandleByIndex=lambda i: i, nvmlDeviceGetCount=lambda: 3,
         nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(
-            free=1000 if handle == device else -1)))
+            free=1000 if handle == device else -1,
+            total=2000 if handle in alike else 500)))
     assert memory.available() == 1200
+    if isinstance(device, int):
+        # CUDA may count cards that are not alike in another order.
+        alike.pop()
+        assert memory.available() == math.inf
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        assert memory.available() == 1200
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups: writes (the lines of /proc/self/cgroup, files)."""
+    monkeypatch.setattr(limits, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(limits, "SELF", tmp_path / "self")
+    monkeypatch.setattr(psutil, "virtual_memory",
+                        lambda: SimpleNamespace(available=9000))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)},
+                        raising=False)
+
+    def write(lines, files):
+        (tmp_path / "self").write_text(lines)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return write
+
+
+STAT = "anon 7\n{}inactive_file 150\n"
+
+
+@pytest.mark.parametrize("lines, files, free, cpus", [
+    ("", {}, 9000, 8),  # Not on Linux.
+    ("0::/\n", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, 9000, 8),
+    # The group's own limit, or that of the one around it.
+    ("0::/a/b\n", {
+        "a/b/memory.max": "5000", "a/b/memory.current": "1000",
+        "a/b/memory.stat": STAT.format(""), "a/memory.max": "6000",
+        "a/memory.current": "1500", "a/b/cpu.max": "max 100000",
+        "a/cpu.max": "250000 100000"}, 4150, 3),
+    ("4:memory:/x\n2:cpu,cpuacct:/\n", {
+        # The container sees its own group as the root.
+        "memory/memory.limit_in_bytes": "800",
+        "memory/memory.usage_in_bytes": "900", "memory/memory.stat": "",
+        "cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"},
+     0, 1),
+    ("4:memory:/\n2:cpu:/\n", {
+        "memory/memory.limit_in_bytes": str(2**63 - 4096),
+        "memory/memory.usage_in_bytes": "900",
+        "memory/memory.stat": STAT.format("total_"),
+        "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+     9000, 8),
+    ("4:memory:/\n", {
+        "memory/memory.limit_in_bytes": "2000",
+        "memory/memory.usage_in_bytes": "900",
+        "memory/memory.stat": STAT.format("total_")}, 1250, 8)])
+def test_what_a_container_leaves(groups, lines, files, free, cpus):
+    groups(lines, files)
+    assert limits.free_memory() == memory.available() == free
+    assert limits.cpus() == cpus
 
 
 def test_a_driver_that_does_not_say_forbids_nothing(monkeypatch):

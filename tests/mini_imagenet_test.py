@@ -5,12 +5,14 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,7 +127,9 @@ def ilsvrc_tar(home):
                 content = io.BytesIO()
                 with tarfile.open(fileobj=content, mode="w") as inner:
                     for name, image in reversed(ilsvrc_files(label, count)):
-                        add(inner, name, image)
+                        # As tar writes of a folder, and macOS beside it.
+                        add(inner, f"./{name}", image)
+                        add(inner, f"./._{name}", b"attributes")
                 add(outer, f"{label}.tar", content.getvalue())
 
 
@@ -597,14 +601,58 @@ def test_what_killed_preparations_left_is_removed_after_a_day(tmp_path):
     folders(tmp_path / "data")
     load(tmp_path / "data")
     [home] = (tmp_path / "cache").iterdir()
-    for name, age in (("old", 90_000), ("new", 60)):
-        left = home.parent / f".{home.name}-{name}"
+    kept = {home.name, f".{home.name}-new", ".local-share"}
+    for name, age in ((f".{home.name}-old", 90_000), (".local-share", 90_000),
+                      (f".{'0' * 20}-of_others", 90_000),
+                      (f".{home.name}-new", 60)):
+        left = home.parent / name
         left.mkdir()
         os.utime(left, (time.time() - age,) * 2)
-    shutil.rmtree(home)
     load(tmp_path / "data")
-    assert {p.name for p in home.parent.iterdir()} == {
-        home.name, f".{home.name}-new"}
+    assert {p.name for p in home.parent.iterdir()} == kept
+    # What is kept may be read by all who may read its files.
+    mask = os.umask(0)
+    os.umask(mask)
+    assert home.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_prepared_data_that_cannot_be_opened_are_kept(tmp_path, monkeypatch):
+    """They may be whole, and others may be reading them."""
+    folders(tmp_path / "data")
+    load(tmp_path / "data")
+    [home] = (tmp_path / "cache").iterdir()
+    before = {p.name: p.stat().st_mtime_ns for p in home.iterdir()}
+
+    def no_memory(*arguments, **more):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(prepared.np, "load", no_memory)
+    assert "cannot be opened ([Errno 12] Cannot allocate memory)" in bad(
+        tmp_path / "data")
+    assert {p.name: p.stat().st_mtime_ns for p in home.iterdir()} == before
+
+
+def test_a_relative_path_is_the_same_data(tmp_path, monkeypatch):
+    folders(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for data in (tmp_path / "data", Path("data"), Path("./data/../data")):
+        load(data, f"--cache_dir={tmp_path / 'cache'}")
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
+
+
+def test_a_name_that_is_no_text(tmp_path, capsys):
+    """Of a folder, and of what is not read in it."""
+    home = tmp_path / "d\udce9"
+    folders(home)
+    (home / "train" / "a\udcdcb.txt").touch()
+    run = [*arguments(tmp_path)[1:], f"--data_dir={home}", "--meta_iters=0",
+           "--eval_samples=1", "--eval_interval_samples=1", "--eval_iters=1",
+           "--eval_splits=test", "--noexport", f"--run_dir={tmp_path / 'run'}"]
+    assert experiment.main(mini_imagenet, ["run_miniimagenet.py", *run]) == 0
+    assert "a\\udcdcb.txt" in capsys.readouterr().out
+    assert "a\\udcdcb.txt" in (tmp_path / "run" / "run.log").read_text()
+    assert experiment.main(mini_imagenet, ["run_miniimagenet.py", *run]) == 0
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_a_signal_stops_the_preparation(tmp_path, monkeypatch):
@@ -716,6 +764,17 @@ def test_nothing_that_is_known(tmp_path):
     shutil.rmtree(tmp_path / "data/photos")
     csvs(tmp_path / "data")
     assert "but no images" in bad(tmp_path / "data")
+
+
+def test_a_tar_of_folders(tmp_path):
+    csvs(tmp_path / "data")
+    with tarfile.open(tmp_path / "data" / csv_files.TAR_NAME, "w") as outer:
+        for classes in CLASSES.values():
+            for label in classes:
+                folder = tarfile.TarInfo(label)
+                folder.type = tarfile.DIRTYPE
+                outer.addfile(folder)
+    assert re.search(r"has no n\d+.tar, a class that", bad(tmp_path / "data"))
 
 
 def test_a_cut_tar(tmp_path):

@@ -164,7 +164,7 @@ def _read(directory: RunDirectory) -> Run:
     """Raise InputError, saying why, unless there is a whole finished run."""
     try:
         flags = directory.flags()
-    except (OSError, ValueError) as e:
+    except OSError as e:
         raise InputError(f"flags.cfg cannot be read ({e})") from e
     if not flags:
         raise InputError("has no flags.cfg beside its result.json: what it "

@@ -7,6 +7,7 @@ serves a page on 127.0.0.1 and opens it. Ctrl-C stops.
 """
 
 import sys  # noqa: I001  (TensorFlow must be imported quietly, first)
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {e}")
     print(f"{server.url}  (Ctrl-C stops)", flush=True)
     if _BROWSER.value:
-        webbrowser.open(server.url)
+        # Beside the server: a browser of the terminal is waited for.
+        threading.Thread(target=webbrowser.open, args=[server.url],
+                         daemon=True).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:

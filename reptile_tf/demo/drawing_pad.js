@@ -121,6 +121,7 @@ export class DrawingPad {
   load(strokes) {
     this.strokes = strokes;
     this.cursor = null;
+    this.pointer = undefined; // What it drew on is not there any more.
     this.paint();
   }
 

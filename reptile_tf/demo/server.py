@@ -55,8 +55,10 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://{ADDRESS}:{self.server_port}/"
         # The only names by which a browser may call this server: of another,
         # even one that leads here, it is not the user's own page that asks.
-        self.hosts = {f"{name}:{self.server_port}"
-                      for name in (ADDRESS, "localhost")}
+        names = (ADDRESS, "localhost")
+        self.hosts = {f"{name}:{self.server_port}" for name in names}
+        if self.server_port == 80:  # Browsers leave it out.
+            self.hosts.update(names)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing, where a browser went away."""

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import psutil
 import pynvml
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
 from reptile_tf.execution.devices import gpus, take_memory_as_needed
 from reptile_tf.execution.engine import Engine
+from reptile_tf.execution.limits import free_memory
 from reptile_tf.networks import CONVOLUTIONS
 
 # Measured on a CPU: what TensorFlow takes at its first call, and what a layer's
@@ -36,10 +36,11 @@ class Estimate(NamedTuple):
 def available() -> float:
     """Free bytes where tensors live: on the first GPU, or on the host.
 
-    Infinity where the GPU's driver does not say.
+    Infinity where it is not known: the GPU's driver does not say, or counts
+    cards that are not alike in another order than TensorFlow.
     """
     if not gpus():
-        return psutil.virtual_memory().available
+        return free_memory()
     take_memory_as_needed()  # The next line is TensorFlow's first, perhaps.
     # What TensorFlow has taken and does not use now is free for it, too.
     own = tf.config.experimental.get_memory_info("GPU:0")
@@ -49,15 +50,22 @@ def available() -> float:
         return math.inf
 
 
-def _free_on_gpu() -> int:
+def _free_on_gpu() -> float:
     """Bytes that no process has taken of the first GPU that is visible."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     pynvml.nvmlInit()
     try:
-        device = (pynvml.nvmlDeviceGetHandleByIndex(int(first))
-                  if first.isdecimal()
-                  else pynvml.nvmlDeviceGetHandleByUUID(first))
-        return pynvml.nvmlDeviceGetMemoryInfo(device).free
+        if not first.isdecimal():
+            return pynvml.nvmlDeviceGetMemoryInfo(
+                pynvml.nvmlDeviceGetHandleByUUID(first)).free
+        # By the slot; CUDA's own order is another, the fastest first.
+        cards = [pynvml.nvmlDeviceGetMemoryInfo(
+            pynvml.nvmlDeviceGetHandleByIndex(i))
+            for i in range(pynvml.nvmlDeviceGetCount())]
+        if len({card.total for card in cards}) > 1 and (
+                os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"):
+            return math.inf
+        return cards[int(first)].free
     finally:
         pynvml.nvmlShutdown()
 
@@ -84,7 +92,7 @@ def require(needed: Estimate, purpose: str, remedy: str) -> None:
 
 def _missing(needed: Estimate) -> tuple[int, float] | None:
     """(bytes needed, bytes there), where they are not enough."""
-    host, there = psutil.virtual_memory().available, available()
+    host, there = free_memory(), available()
     pairs = [(sum(needed), there)]
     if gpus():
         pairs = [(needed.tensors, there), (needed.graph, host)]

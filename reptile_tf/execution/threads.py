@@ -1,8 +1,8 @@
 """The CPU threads, divided between the tasks and inside operations."""
 
-import os
-
 import tensorflow as tf
+
+from reptile_tf.execution.limits import cpus
 
 
 def use_threads(tasks: int, number: int = 0) -> None:
@@ -23,10 +23,3 @@ def use_threads(tasks: int, number: int = 0) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         pass  # A program that has used TensorFlow before keeps its threads.
-
-
-def cpus() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -4,7 +4,6 @@ Shapes that do not fit often broadcast, and labels out of range give a loss
 of 0: training would go on, on something else than what was meant.
 """
 
-import functools
 from typing import Any
 
 import keras
@@ -12,19 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.arrays import is_text, require_finite
+from reptile_tf.learning.arrays import shape_text as _text
 from reptile_tf.learning.inner_loop import InnerLoop
-from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.learning.losses import Loss
+from reptile_tf.learning.targets import require_targets, typed_targets
 from reptile_tf.tasks import Batches, EvaluationTasks
-
-# Examples of the trial batch that a loss is asked for: of no other dimension.
-TRIAL = 7919
-
-
-def typed_targets(model: keras.Model, targets: Any) -> tf.Tensor:
-    """Targets as int64 if they are integers, else in the weights' type."""
-    targets = tf.convert_to_tensor(targets)
-    return tf.cast(targets, tf.int64 if targets.dtype.is_integer
-                   else model.trainable_variables[0].dtype)
 
 
 def checked_inputs(model: keras.Model, inputs: Any, name: str) -> tf.Tensor:
@@ -129,13 +121,13 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(f"{name} are empty, {_text(shape)}: give at least "
                          "one example")
     if not tf.is_tensor(inputs) and np.asarray(inputs).dtype.kind == "O" and (
-            not _is_text(inputs)):
+            not is_text(inputs)):
         raise InputError(f"{name} are objects of Python: give an array of "
                          "numbers, by .astype('float32')")
     wanted = model.inputs[0].dtype
-    if _is_text(inputs) != (wanted == "string"):
+    if is_text(inputs) != (wanted == "string"):
         raise InputError(
-            f"{name} are {'' if _is_text(inputs) else 'not '}strings, and the "
+            f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
 
 
@@ -154,119 +146,3 @@ def require_as_long(queries: Any, support: Any) -> None:
             f"queries have the shape {_text(own)} and support inputs "
             f"{_text(others)}: without transduction each query is in one batch "
             "with the support set. Make them alike, or give transductive=True")
-
-
-def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
-                    lead: tuple[int | None, ...],
-                    example: tuple[int | None, ...] = ()) -> None:
-    """Raise InputError unless the loss compares each target with its output.
-
-    Args:
-      model: the network.
-      loss: (targets, outputs) -> losses per example.
-      targets: an array or a tensor [*lead, ...]; the range of labels is
-        looked at if it is not symbolic.
-      name: of the targets, for the message.
-      lead: the inputs' dimensions before an example's own.
-      example: these, where they are known: the outputs' may be by them alone.
-    """
-    output = tuple(model.outputs[0].shape[1:])
-    if None in output and example:
-        output = tuple(model.compute_output_shape((1, *example))[1:])
-    shape = np.shape(targets) if not tf.is_tensor(targets) else targets.shape
-    axes = len(lead)
-    if not tf.TensorShape(shape[:axes]).is_compatible_with(lead):
-        raise InputError(
-            f"{name} have shape {_text(shape)}, and there are "
-            f"{_text(lead)} inputs: give one target for each example")
-    dtype = tf.as_dtype(targets.dtype if hasattr(targets, "dtype")
-                        else np.asarray(targets).dtype)
-    if loss is cross_entropy:
-        _require_labels(targets, dtype, tuple(shape[axes:]), output, name)
-    else:
-        _require_comparable(model, loss, tuple(shape[axes:]), dtype, output,
-                            name)
-
-
-def require_finite(array: Any, name: str) -> None:
-    """Raise InputError if an array that is not symbolic holds NaN or
-    infinity."""
-    values = _values(array)
-    if values is not None and not finite(values):
-        raise InputError(f"{name} hold NaN or infinity: remove or replace "
-                         "those values")
-
-
-def finite(array: Any) -> bool:
-    """Whether no value of an array is NaN or infinite; no string is."""
-    values = np.asarray(array)
-    if values.dtype.kind in "iub" or _is_text(values):
-        return True
-    return bool(np.isfinite(values).all())
-
-
-def _is_text(array: Any) -> bool:
-    """Whether an array or a tensor is of strings, NumPy's or Python's."""
-    if tf.is_tensor(array):
-        return array.dtype == tf.string
-    array = np.asarray(array)
-    return array.dtype.kind in "SU" or (
-        array.dtype.kind == "O" and array.size > 0
-        and isinstance(array.flat[0], str | bytes))
-
-
-def _require_labels(targets, dtype, own, output, name) -> None:
-    ways = output[-1]
-    if not dtype.is_integer or not tf.TensorShape(own).is_compatible_with(
-            output[:-1]):
-        raise InputError(
-            f"{name} are {dtype.name} of shape {_text(own)} each, and the "
-            f"network has outputs {_text(output)}: cross_entropy takes "
-            f"integer labels {_text(output[:-1])} from 0 to {ways - 1}")
-    values = _values(targets)
-    if values is not None and values.size and not (
-            0 <= values.min() and values.max() < ways):
-        raise InputError(
-            f"{name} go from {values.min()} to {values.max()}, and the "
-            f"network has {ways} outputs: give labels from 0 to {ways - 1}, "
-            "or a network with more outputs")
-
-
-def _require_comparable(model, loss, own, dtype, output, name) -> None:
-    """Of a batch of TRIAL examples a loss must give TRIAL losses."""
-    # The loss is given outputs in the weights' type.
-    of_outputs = model.trainable_variables[0].dtype
-    if None in output or None in own:
-        return
-    message = (f"{name} are {dtype.name} of shape {_text(own)} each, and the "
-               f"network's outputs {of_outputs} of shape {_text(output)}: ")
-    try:
-        losses = _shape_of_losses(loss, own, dtype, output, of_outputs)
-    except (ValueError, TypeError, tf.errors.OpError) as e:
-        raise InputError(message + (str(e) or repr(e)).strip()
-                         .splitlines()[-1]) from e
-    if losses.rank == 0 or list(losses).count(TRIAL) != 1 or (
-            losses[0] != TRIAL):
-        raise InputError(
-            message + f"the loss compares {TRIAL} of them to shape "
-            f"{_text(losses)}, and must give one or more losses for each. "
-            "Give targets of the outputs' shape")
-
-
-@functools.lru_cache(64)
-def _shape_of_losses(loss, own, dtype, output, of_outputs) -> tf.TensorShape:
-    return tf.function(loss, autograph=False).get_concrete_function(
-        tf.TensorSpec([TRIAL, *own], dtype),
-        tf.TensorSpec([TRIAL, *output], of_outputs)).output_shapes
-
-
-def _values(array: Any) -> np.ndarray | None:
-    """As NumPy; None of a symbolic tensor."""
-    if tf.is_tensor(array) and not hasattr(array, "numpy"):
-        return None
-    return np.asarray(array)
-
-
-def _text(shape: Any) -> str:
-    return "[" + ", ".join("any" if d is None else str(d)
-                           for d in tuple(shape)) + "]"

@@ -23,13 +23,12 @@ from reptile_tf.learning.examples import (
     checked_examples,
     checked_tasks,
     require_as_long,
-    require_targets,
-    typed_targets,
 )
 from reptile_tf.learning.initialization import inner_loop_of
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.learning.targets import require_targets, typed_targets
 from reptile_tf.networks import copied, inner_clone
 from reptile_tf.tasks import EvaluationTasks
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from reptile_tf.learning.examples import finite
+from reptile_tf.learning.arrays import finite
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
 from reptile_tf.tasks import Batches
 

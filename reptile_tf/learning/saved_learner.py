@@ -20,6 +20,9 @@ from reptile_tf.whole_files import replacing
 
 LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
 SETTINGS, KERAS_FILE = "learner.json", "model.keras"
+# All that is in a saved initialization; the others are the SavedModel's.
+OWN = {SETTINGS, KERAS_FILE, "saved_model.pb", "fingerprint.pb", "variables",
+       "assets"}
 
 
 def save(learner, directory: Path) -> None:
@@ -70,11 +73,14 @@ def save_tflite(learner, file: Path) -> None:
 
     Raises:
       InputError: a layer that TensorFlow Lite cannot compute with, or take
-        the gradient of; a folder that is not there.
+        the gradient of; a folder that is not there, or is in the file's place.
     """
     name = "adapt_and_predict"
     if not file.parent.is_dir():
         raise InputError(f"{file.parent} is not a folder: make it first")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name a file, such as "
+                         f"{file / 'adapt.tflite'}")
     module = Initialization(learner, "lite")
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(
@@ -98,11 +104,17 @@ def save_tflite(learner, file: Path) -> None:
 
 def _require_replaceable(directory: Path) -> None:
     """Raise InputError where replacing a folder would lose other files."""
-    if directory.is_dir() and any(directory.iterdir()) and not (
-            directory / KERAS_FILE).exists() or directory.is_file():
+    content = ({p.name for p in directory.iterdir()} if directory.is_dir()
+               else set())
+    if directory.is_file() or content and not (
+            SETTINGS in content and content <= OWN):
         raise InputError(
-            f"{directory} is there, and no saved initialization: name a "
-            "folder that is new, empty, or an initialization to replace")
+            f"{directory} is there, and holds more than a saved "
+            "initialization, or none: name a folder that is new, empty, or an "
+            "initialization to replace")
+    if directory.resolve() == Path.cwd():
+        raise InputError(f"{directory} is the folder that you are in, which "
+                         "would be replaced: name one in it")
 
 
 def _name_of(loss: Loss) -> str:
@@ -142,7 +154,8 @@ def load(directory: Path, loss: Loss | None = None
       loss: needed if it was none of LOSSES.
 
     Raises:
-      InputError: no learner is there, or `loss` is missing.
+      InputError: no learner is there, or `loss` is missing, or a layer or
+        function of one's own is, which Keras must know.
     """
     try:
         settings = json.loads((directory / SETTINGS).read_text())
@@ -159,7 +172,15 @@ def load(directory: Path, loss: Loss | None = None
     adaptation = settings["adaptation"]
     adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
     target = settings.get("target")
-    model = keras.models.load_model(directory / KERAS_FILE)
+    try:
+        model = keras.models.load_model(directory / KERAS_FILE)
+    except (TypeError, ValueError) as e:
+        raise InputError(
+            f"{directory / KERAS_FILE} cannot be read "
+            f"({str(e).strip().splitlines()[0]}): register layers and "
+            "functions of your own before, by the decorator "
+            "keras.saving.register_keras_serializable(); for a lambda call "
+            "keras.config.enable_unsafe_deserialization()") from e
     for i in settings.get("frozen", ()):
         model.weights[i].trainable = False
     return model, Saved(

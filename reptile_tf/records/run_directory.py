@@ -134,7 +134,8 @@ class RunDirectory:
         """The lines of flags.cfg, by name; none if there is no such file."""
         lines = {}
         if self._flags.exists():
-            for line in self._flags.read_text().splitlines():
+            for line in self._flags.read_text(
+                    "utf-8", "surrogateescape").splitlines():
                 name = line.lstrip("-").partition("=")[0]
                 lines[name.removeprefix("no") if "=" not in line
                       and name.startswith("no") else name] = line
@@ -193,4 +194,4 @@ class RunDirectory:
     def _replace(self, path: Path, text: str) -> None:
         if self.writes:
             with replacing(path) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, "utf-8", "surrogateescape")

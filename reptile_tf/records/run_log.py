@@ -14,6 +14,9 @@ def logger() -> logging.Logger:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files may be bytes that are no characters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
@@ -33,7 +36,8 @@ class _FileHandler(logging.FileHandler):
 
 def log_to(log: logging.Logger, directory: Path) -> None:
     """Also write the log to <directory>/run.log, with times."""
-    handler = _FileHandler(directory / "run.log")
+    handler = _FileHandler(directory / "run.log", encoding="utf-8",
+                           errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
 

@@ -88,8 +88,9 @@ def _by_class(rows: dict[str, list[tuple[str, str]]],
 
 def _number(name: str) -> int | None:
     """7 of n01532829_7.JPEG; None if the name is of another kind."""
-    found = re.fullmatch(r".*_(\d+)", Path(name).stem)
-    return int(found[1]) if found and is_image(name) else None
+    path = Path(name)
+    found = re.fullmatch(r".*_(\d+)", path.stem)
+    return int(found[1]) if found and is_image(path.name) else None
 
 
 def _ranked(ordered: dict[str, list[Image]]) -> Callable[[str, str], Image]:
@@ -147,7 +148,7 @@ def _ilsvrc_tar(rows, tables: str, wnids: list[str], path: Path) -> Form:
             with tarfile.open(path) as outer:
                 for member in outer:
                     wnid = Path(member.name).stem
-                    if wnid in wnids:
+                    if wnid in wnids and member.isfile():
                         ordered[wnid] = _of_inner_tar(path, outer, member)
         except tarfile.TarError as e:
             raise InputError(f"{path} is not a whole tar archive ({e}): "

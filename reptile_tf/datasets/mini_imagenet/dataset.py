@@ -121,14 +121,15 @@ def network_of(config: MiniImageNetConfig
 
 
 def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
+    # Read whole before they are handed over: on the CPU to itself, to a GPU
+    # through the host.
+    needed = memory.Estimate(2 * nbytes, 2 * nbytes if devices.gpus() else 0)
     if config.device_images == "on":
-        # Read whole before they are handed over, on the CPU to itself.
-        memory.require(memory.Estimate(2 * nbytes, 0),
-                       "keeping all images on the device",
+        memory.require(needed, "keeping all images on the device",
                        "use --device_images=off")
         return True
     if config.device_images == "off":
         return False
     if not devices.gpus():
         return False  # Host memory is the device's: the map itself is best.
-    return nbytes < DEVICE_SHARE * memory.available()
+    return nbytes < DEVICE_SHARE * memory.available() and memory.fits(needed)

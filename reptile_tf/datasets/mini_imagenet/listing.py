@@ -56,11 +56,12 @@ class Form:
 def stats(paths: Iterable[os.DirEntry | Path]) -> str:
     """A digest of paths, sizes and times."""
     def line(path: os.DirEntry | Path) -> str:
+        name = os.path.abspath(path)  # As it is named makes no other data.
         try:
             found = path.stat()
         except OSError:  # A link to nothing: its decoding will say so.
-            return f"{os.fspath(path)}\0"
-        return f"{os.fspath(path)}\0{found.st_size}\0{found.st_mtime_ns}\n"
+            return f"{name}\0"
+        return f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n"
 
     return hashlib.sha256("".join(sorted(map(line, paths))).encode(
         errors="surrogateescape")).hexdigest()

@@ -4,13 +4,14 @@ A preparation is written beside its place and renamed into it, so it is whole
 or not there; two at once write two and one is kept.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from reptile_tf.errors import InputError
 INDEX = "index.json"
 LAYOUT = 2  # Raise it when prepared files change, or their pixels.
 ABANDONED_SECONDS = 24 * 3600
+KEY = "[0-9a-f]" * 20  # What a preparation's folder is called, as a pattern.
 MOST_SIZES = 10  # Images of other sizes that an error names.
 # split -> class -> number of images
 Counts = dict[str, dict[str, int]]
@@ -80,12 +82,17 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
         that cannot be written.
     """
     home = home_of(form, source, pixels, cache)
+    _remove_abandoned(cache)
     if home.exists():
         try:
             found = _open(home)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
             log.warning("warning: %s is damaged, and is prepared again", home)
             shutil.rmtree(home, ignore_errors=True)
+        except OSError as e:  # It may be whole: others may be reading it.
+            raise InputError(
+                f"the prepared images in {home} cannot be opened ({e}): see to "
+                "that, or name another folder with --cache_dir") from e
         else:
             check(found.classes)
             return found
@@ -127,9 +134,9 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
              home: Path) -> None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(home)
-        beside = Path(tempfile.mkdtemp(prefix=f".{home.name}-",
-                                       dir=home.parent))
+        # By mkdir, whose permissions let others read it if files may be read.
+        beside = home.parent / f".{home.name}-{uuid.uuid4().hex}"
+        beside.mkdir()
     except OSError as e:
         raise InputError(f"the cache folder {home.parent} cannot be written "
                          f"({e}): name another with --cache_dir") from e
@@ -149,11 +156,12 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _remove_abandoned(home: Path) -> None:
+def _remove_abandoned(cache: Path) -> None:
     """What preparations that were killed long ago have left."""
-    for left in home.parent.glob(f".{home.name}-*"):
-        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in cache.glob(f".{KEY}-*"):
+        with contextlib.suppress(OSError):  # Another's, or just finished.
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left)
 
 
 def _write(listing: Listing, pixels: Pixels, folder: Path
