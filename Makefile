@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 RELEASE = $(if $(TENSORFLOW), 'tensorflow==$(TENSORFLOW).*')$(if $(filter 2.18 2.19,$(TENSORFLOW)), 'tensorflow-metadata<1.18')
 # An environment of another Python would become one of both.
 WHICH = -c 'import sys; print(sys.version_info[:2])'
-REMOVE_OTHER = test "$$($(1)/bin/python $(WHICH) 2>&1)" = "$$($(PYTHON) $(WHICH))" || rm -rf $(1)
+REMOVE_OTHER = test "$$($(1)/bin/python $(WHICH) 2> /dev/null)" = "$$($(PYTHON) $(WHICH) 2> /dev/null)" || rm -rf $(1)
 # What requirements.txt reads.
 REQUIREMENTS = requirements.txt $(patsubst %,requirements/%.txt,training plots tfds dev)
 # Test processes: one for each core, and 1.5 GB of memory each.
@@ -57,6 +57,7 @@ $(VENV)/notebook: requirements/notebook.txt $(VENV)/installed
 
 # The builder reads the code and does not import it: it needs no TensorFlow.
 .venv-docs/installed: requirements/docs.txt
+	$(PYTHON) -c pass
 	$(call REMOVE_OTHER,.venv-docs)
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt

@@ -147,6 +147,10 @@ def test_what_changes_no_number_makes_no_run_again(tmp_path, capsys):
     shutil.rmtree(run / "initialization")
     again("--export")
     assert (run / "initialization" / "model.keras").exists()
+    # What else is there is seen before anything is evaluated.
+    (run / "initialization" / "notes").touch()
+    assert "already finished" in again("--export")
+    assert "or give --noexport" in again("--export", "--eval_samples=3")
     # An older phi is not exported beside the result of the last.
     newest = max((run / "checkpoints").iterdir())
     whole = newest.read_bytes()

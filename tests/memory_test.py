@@ -79,7 +79,7 @@ def groups(tmp_path, monkeypatch):
     return write
 
 
-STAT = "anon 7\n{}inactive_file 150\n"
+STAT = "anon 7\n{0}inactive_file 100\n{0}active_file 50\n"
 
 
 @pytest.mark.parametrize("lines, files, free, cpus", [

@@ -20,6 +20,7 @@ import tensorflow as tf
 from PIL import Image
 
 from reptile_tf import tasks
+from reptile_tf.compare import command as compare
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import few_shot, mini_imagenet
 from reptile_tf.datasets.mini_imagenet import (
@@ -635,7 +636,9 @@ def test_prepared_data_that_cannot_be_opened_are_kept(tmp_path, monkeypatch):
 def test_a_relative_path_is_the_same_data(tmp_path, monkeypatch):
     folders(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    for data in (tmp_path / "data", Path("data"), Path("./data/../data")):
+    (tmp_path / "link").symlink_to("data")
+    for data in (tmp_path / "data", Path("data"), Path("./data/../data"),
+                 Path("link")):
         load(data, f"--cache_dir={tmp_path / 'cache'}")
     assert len([*(tmp_path / "cache").iterdir()]) == 1
 
@@ -653,6 +656,12 @@ def test_a_name_that_is_no_text(tmp_path, capsys):
     assert "a\\udcdcb.txt" in (tmp_path / "run" / "run.log").read_text()
     assert experiment.main(mini_imagenet, ["run_miniimagenet.py", *run]) == 0
     assert "already finished" in capsys.readouterr().out
+    compare.show([tmp_path / "run"], "html")
+    assert "d\\udce9" in capsys.readouterr().out
+    assert experiment.main(mini_imagenet, [
+        "run_miniimagenet.py", f"--flagfile={tmp_path / 'run' / 'flags.cfg'}",
+        ]) == 1
+    assert "can't decode byte 0xe9" in capsys.readouterr().err
 
 
 def test_a_signal_stops_the_preparation(tmp_path, monkeypatch):

@@ -222,9 +222,13 @@ def test_one_run_leaves_its_figure_and_export(tmp_path, capsys):
     before = loaded.signatures["serving_default"](images=x)["logits"]
     assert mean_squared_error(fitted[None], 2 * np.sin(x)[None]) < (
         mean_squared_error(before[None], 2 * np.sin(x)[None]))
-    # Without phi no network is drawn in its place.
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
     drawn = (tmp_path / "run" / "figure1.png").read_bytes()
+    # Without phi no network is drawn in its place, nor an older phi.
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    newest.write_bytes(b"gone")
+    assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 0
+    assert "can be read is of meta-iteration 300" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 0
     assert "figure 1 is not drawn: " in capsys.readouterr().out
     assert (tmp_path / "run" / "figure1.png").read_bytes() == drawn

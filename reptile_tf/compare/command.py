@@ -11,6 +11,7 @@ from reptile_tf.compare.html_page import as_html
 from reptile_tf.compare.rows import doubled, rows_of
 from reptile_tf.compare.tables import markdown, text
 from reptile_tf.errors import InputError
+from reptile_tf.reporting.streams import print_any_name
 
 FORMATS = {"text": text, "markdown": markdown, "csv": as_csv, "json": as_json,
            "html": as_html}
@@ -29,6 +30,7 @@ def show(folders: Sequence[Path | str], form: str = "text",
       InputError: a folder without any run, no finished run, or no learning
         curve to draw.
     """
+    print_any_name()
     runs, left_out = finished_runs.find(folders)
     if not runs:
         raise InputError("no finished run: " + "; ".join(left_out))

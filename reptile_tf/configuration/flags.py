@@ -151,7 +151,7 @@ def _read(argv: Sequence[str], config: type[Config],
     values = define(config, defaults)
     try:
         rest = values(flagfiles.resolved(argv))[1:]
-    except (flags.Error, OSError) as e:
+    except (flags.Error, OSError, UnicodeError) as e:
         raise InputError(f"{str(e).strip()} (--help lists the flags)") from e
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag: flags start with --")

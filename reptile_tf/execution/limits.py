@@ -35,15 +35,16 @@ def free_memory() -> int:
     for folder in _groups("memory"):
         # v2, v1: the limit, what is used, and what of it are files' pages,
         # which the kernel gives back.
-        for limit, usage, files in (
-                ("memory.max", "memory.current", "inactive_file"),
-                ("memory.limit_in_bytes", "memory.usage_in_bytes",
-                 "total_inactive_file")):
+        for limit, usage, prefix in (
+                ("memory.max", "memory.current", ""),
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")):
             numbers = [_text(folder / name) for name in (limit, usage)]
             if all(map(str.isdecimal, numbers)):
-                pages = dict(line.split(maxsplit=1) for line in _text(
-                    folder / "memory.stat").splitlines()).get(files, 0)
-                free.append(int(numbers[0]) - int(numbers[1]) + int(pages))
+                used = dict(line.split(maxsplit=1) for line in _text(
+                    folder / "memory.stat").splitlines())
+                pages = sum(int(used.get(f"{prefix}{kind}_file", 0))
+                            for kind in ("active", "inactive"))
+                free.append(int(numbers[0]) - int(numbers[1]) + pages)
     return max(0, min(free))
 
 

@@ -92,7 +92,7 @@ def reopen(dataset, config: sine.SineConfig) -> Experiment:
     """A finished run, from its newest checkpoint.
 
     Raises:
-      InputError: it has none.
+      InputError: it has none of the last phi.
     """
     config = dataclasses.replace(config, pretrained=True)
     directory = single.run_directory_of(dataset, config)
@@ -105,6 +105,11 @@ def reopen(dataset, config: sine.SineConfig) -> Experiment:
     silent.setLevel(logging.CRITICAL)
     opened = Experiment(dataset, config, directory, silent)
     restore(opened)
+    if opened.trainer.iteration < config.meta_iters:
+        raise InputError(
+            "figure 1 is not drawn: the newest checkpoint of "
+            f"{directory.path} that can be read is of meta-iteration "
+            f"{opened.trainer.iteration:,}")
     return opened
 
 

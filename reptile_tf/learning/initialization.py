@@ -126,6 +126,14 @@ class Initialization(tf.Module):
         checks.append(tf.debugging.assert_equal(
             tf.shape(support_images)[0], tf.shape(support_labels)[0],
             "there are not as many support_labels as support_images"))
+        free = [i + 1 for i, size in enumerate(self._target.shape)
+                if size is None]
+        if free:  # Of a size that the inputs decide, or they would broadcast.
+            outputs = self._inner_loop.outputs(self._weights(), support_images)
+            checks.append(tf.debugging.assert_equal(
+                *(tf.gather(tf.shape(x), free)
+                  for x in (support_labels, outputs)),
+                "support_labels are not of the outputs' shape"))
         if self._classifies:
             ways = self._inner_loop.model.outputs[0].shape[-1]
             checks += [

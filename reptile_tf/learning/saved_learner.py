@@ -35,7 +35,7 @@ def save(learner, directory: Path) -> None:
     Raises:
       InputError: something else is there.
     """
-    _require_replaceable(directory)
+    require_replaceable(directory)
     target = learner.target_spec()
     module = Initialization(learner)
     signatures = {
@@ -102,7 +102,7 @@ def save_tflite(learner, file: Path) -> None:
         temporary.write_bytes(content)
 
 
-def _require_replaceable(directory: Path) -> None:
+def require_replaceable(directory: Path) -> None:
     """Raise InputError where replacing a folder would lose other files."""
     content = ({p.name for p in directory.iterdir()} if directory.is_dir()
                else set())
@@ -111,7 +111,7 @@ def _require_replaceable(directory: Path) -> None:
         raise InputError(
             f"{directory} is there, and holds more than a saved "
             "initialization, or none: name a folder that is new, empty, or an "
-            "initialization to replace")
+            "initialization to replace, move what is yours elsewhere")
     if directory.resolve() == Path.cwd():
         raise InputError(f"{directory} is the folder that you are in, which "
                          "would be replaced: name one in it")
@@ -172,6 +172,9 @@ def load(directory: Path, loss: Loss | None = None
     adaptation = settings["adaptation"]
     adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
     target = settings.get("target")
+    if not (directory / KERAS_FILE).exists():
+        raise InputError(f"{directory} has no {KERAS_FILE}, which Learner.save "
+                         "wrote: copy the whole folder")
     try:
         model = keras.models.load_model(directory / KERAS_FILE)
     except (TypeError, ValueError) as e:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from reptile_tf.configuration.config import INCIDENTAL, Config
 from reptile_tf.errors import InputError
+from reptile_tf.learning.saved_learner import require_replaceable
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
@@ -90,6 +91,12 @@ class RunDirectory:
                 "without which nothing can be evaluated: copy its checkpoints "
                 "there, use the flags of its flags.cfg, or name another "
                 "--run_dir")
+        if config.export and not config.pretrained and (
+                not self.finished(config) or self.left_to_do(config)):
+            try:
+                require_replaceable(self.initialization)
+            except InputError as e:
+                raise InputError(f"{e}, or give --noexport") from e
         return started
 
     def _write_flags(self, config: Config) -> None:

@@ -5,6 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
+from reptile_tf.reporting.streams import print_any_name
+
 
 def logger() -> logging.Logger:
     """The run's log: plain lines on standard output, and run.log later."""
@@ -14,9 +16,7 @@ def logger() -> logging.Logger:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    if hasattr(sys.stdout, "reconfigure"):
-        # Names of files may be bytes that are no characters.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_any_name()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)

@@ -6,6 +6,7 @@ the forms of `forms`, which are decoded once (`prepared`).
 """
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,4 +133,6 @@ def _on_device(config: MiniImageNetConfig, nbytes: int) -> bool:
         return False
     if not devices.gpus():
         return False  # Host memory is the device's: the map itself is best.
-    return nbytes < DEVICE_SHARE * memory.available() and memory.fits(needed)
+    there = memory.available()
+    return math.isfinite(there) and nbytes < DEVICE_SHARE * there and (
+        memory.fits(needed))

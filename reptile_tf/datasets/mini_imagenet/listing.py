@@ -4,6 +4,7 @@ Nothing is decoded here. What is listed is sorted, so the same data gives the
 same order on every machine.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -55,8 +56,12 @@ class Form:
 
 def stats(paths: Iterable[os.DirEntry | Path]) -> str:
     """A digest of paths, sizes and times."""
+    real = functools.lru_cache(os.path.realpath)
+
     def line(path: os.DirEntry | Path) -> str:
-        name = os.path.abspath(path)  # As it is named makes no other data.
+        # How a folder is named, or linked to, makes no other data.
+        folder, name = os.path.split(path)
+        name = os.path.join(real(folder), name)
         try:
             found = path.stat()
         except OSError:  # A link to nothing: its decoding will say so.

@@ -35,6 +35,7 @@ from reptile_tf.datasets.mini_imagenet.pixels import (
 )
 from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
+from reptile_tf.execution import limits
 
 INDEX = "index.json"
 LAYOUT = 2  # Raise it when prepared files change, or their pixels.
@@ -171,7 +172,7 @@ def _write(listing: Listing, pixels: Pixels, folder: Path
     flat = {split: [image for images in classes.values() for image in images]
             for split, classes in listing.items()}
     bad: list[tuple[Image, Exception]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+    with ThreadPoolExecutor(limits.cpus()) as pool, tqdm(
             total=sum(map(len, flat.values())), unit="image", leave=False,
             desc="preparing", file=sys.stdout,
             disable=not sys.stdout.isatty(),
