@@ -84,15 +84,15 @@ class RunDirectory:
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
                 "train first, without --pretrained")
-        if not (self.checkpoints.paths() or self.finished(config)) and (
-                self._whole_result()):
+        finished = self.finished(config)
+        if self._whole_result() and not (finished or self.checkpoints.paths()):
             raise InputError(
                 f"{self.path} holds the result of a run and no checkpoint, "
                 "without which nothing can be evaluated: copy its checkpoints "
                 "there, use the flags of its flags.cfg, or name another "
                 "--run_dir")
         if config.export and not config.pretrained and (
-                not self.finished(config) or self.left_to_do(config)):
+                not finished or self.left_to_do(config)):
             try:
                 require_replaceable(self.initialization)
             except InputError as e:
@@ -107,7 +107,7 @@ class RunDirectory:
 
         Flags that change none of them may be others than they were.
         """
-        if config.pretrained or self._changed(config) - INCIDENTAL:
+        if config.pretrained or self._changed(config).keys() - INCIDENTAL:
             return None
         result = self._whole_result()
         return result if result and (
@@ -120,11 +120,13 @@ class RunDirectory:
             "data_dir" in self._changed(config)
             or config.export and not self.initialization.exists())
 
-    def _changed(self, config: Config) -> set[str]:
-        """The flags that are others than in flags.cfg."""
-        now, then = config.lines(), self._lines_there(config)
-        return {name for name in now.keys() | then.keys()
-                if now.get(name) != then.get(name)}
+    def _changed(self, config: Config) -> dict[str, tuple[str, str]]:
+        """(line there, line asked for) of the flags in which they differ."""
+        then, now = self._lines_there(config), config.lines()
+        pairs = {name: (then.get(name, "unset"), now.get(name, "unset"))
+                 for name in then.keys() | now.keys()}
+        return {name: pair for name, pair in pairs.items()
+                if pair[0] != pair[1]}
 
     def _whole_result(self) -> dict | None:
         """result.json; None where it is not whole: it is written again."""
@@ -153,10 +155,9 @@ class RunDirectory:
         return {**type(config)().lines(), **self.flags()}
 
     def _compare(self, config: Config) -> None:
-        now, then = config.lines(), self._lines_there(config)
-        differ = [f"{then.get(name, 'unset')} there, {now.get(name, 'unset')} "
-                  "asked for" for name in config.training_flags()
-                  if then.get(name) != now.get(name)]
+        changed = self._changed(config)
+        differ = ["{} there, {} asked for".format(*changed[name])
+                  for name in config.training_flags() if name in changed]
         if differ:
             raise InputError(
                 f"--run_dir={self.path} holds a run of another configuration: "
