@@ -47,8 +47,9 @@ def waves(*mse):
              "mse": value, "ci95": 0.25} for i, value in enumerate(mse)]
 
 
-def make(folder, dataset, rows, seconds=100.0, source="a folder", **flags):
-    """A finished run; returns its folder."""
+def make(folder, dataset, rows, seconds=100.0, source="a folder", more=(),
+         **flags):
+    """A finished run, with more in its result; returns its folder."""
     config = dataset.CONFIG(**{**dataset.DEFAULTS, **flags})
     folder.mkdir(parents=True)
     (folder / "flags.cfg").write_text("\n".join(config.lines().values()))
@@ -56,7 +57,7 @@ def make(folder, dataset, rows, seconds=100.0, source="a folder", **flags):
         "algorithm": config.algorithm, "dataset": dataset.NAME,
         "data_source": source, "ways": config.ways, "seed": config.seed,
         "meta_iters": config.meta_iters, "wall_seconds": seconds,
-        "results": rows, "untrained": rows}))
+        "results": rows, "untrained": rows, **dict(more)}))
     return folder
 
 
@@ -111,6 +112,20 @@ def test_mean_and_sample_deviation_over_seeds(three, capsys):
     assert one["difference"] == pytest.approx(98 - 98.3)
     # The paper's FOMAML is transductive.
     assert found["fomaml", "", "1-shot"]["paper"] is None
+
+
+def test_the_same_images_are_one_table_wherever_they_lay(tmp_path, capsys):
+    for name, place, seed, checksum in (
+            ("a", "/a/mini", 0, "1f"), ("b", "../mini", 1, "1f"),
+            ("c", "/a/mini", 2, "2e"), ("old", "/a/mini", 3, None)):
+        make(tmp_path / name, mini_imagenet, images(shots_1t=0.5, shots_5t=1),
+             source=f"folders in {place}", seed=seed, data_dir=place,
+             more={"data_checksum": checksum} if checksum else {})
+    compare.show([tmp_path], "json")
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert sorted((row["data"], row["seeds"]) for row in rows) == [
+        ("folders in /a/mini", [0, 1, 3]), ("folders in /a/mini", [0, 1, 3]),
+        ("folders in /a/mini (2e)", [2]), ("folders in /a/mini (2e)", [2])]
 
 
 def test_text(three, capsys):

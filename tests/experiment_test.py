@@ -21,7 +21,9 @@ from forks import ROOT, Fork
 from processes import newest, wait_for
 
 from reptile_tf.configuration import flags as flag_parser
+from reptile_tf.errors import InputError
 from reptile_tf.execution import memory
+from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import command_line as experiment
@@ -197,11 +199,59 @@ def test_pretrained_evaluates_only(finished, capsys):
     assert new["results"] == old["results"]
     assert new["untrained"] == old["untrained"]
     assert (folder / "metrics.csv").read_bytes() == metrics
-    assert main(folder, "--val_classes=4", "--pretrained", "--shots=3",
-                "--notransductive") == 0
-    new = json.loads((folder / "result.json").read_text())
-    assert {(r["shots"], r["transductive"]) for r in new["results"]} == {
-        (3, False)}
+    assert not [*folder.glob("result-*")]
+    flags = (folder / "flags.cfg").read_bytes()
+    capsys.readouterr()
+    for number, shots in ((1, 3), (2, 2)):
+        # What was evaluated before is kept beside the new numbers.
+        assert main(folder, "--val_classes=4", "--pretrained",
+                    f"--shots={shots}", "--notransductive") == 0
+        kept = folder / f"result-{number}.json"
+        assert f"evaluation before: {kept}\n" in capsys.readouterr().out
+        assert json.loads(kept.read_text()) == new
+        assert (folder / f"flags-{number}.cfg").read_bytes() == flags
+        new = json.loads((folder / "result.json").read_text())
+        flags = (folder / "flags.cfg").read_bytes()
+        assert {(r["shots"], r["transductive"]) for r in new["results"]} == {
+            (shots, False)}
+
+
+def test_a_final_evaluation_goes_on_where_it_was(tmp_path, capsys,
+                                                 monkeypatch):
+    flags = [*SHORT, "--shots=1,2", "--eval_interval=0"]
+    assert main(tmp_path / "whole", *flags) == 0
+    scored, evaluate, fails_at = [], Evaluator.evaluate, 6
+
+    def watched(*args, **kwargs):
+        scored.append(args[3].support_targets.shape)
+        if len(scored) == fails_at:
+            raise InputError("interrupted")
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "evaluate", watched)
+    run = tmp_path / "run"
+    assert main(run, *flags) == 1 and len(scored) == 6
+    whole = (run / "scored.json").read_text()
+    # Not where other numbers are asked for, or of other weights.
+    fails_at = 7
+    assert main(run, *flags, "--eval_samples=3") == 1 and len(scored) == 7
+    (run / "scored.json").write_text(re.sub('"weights": .', '"weights": 0',
+                                            whole))
+    fails_at = 8
+    assert main(run, *flags) == 1 and len(scored) == 8
+    (run / "scored.json").write_text(whole[:-9])
+    fails_at = 9
+    assert main(run, *flags) == 1 and len(scored) == 9
+    # Two splits, trained and not, two K: 8 cells, of which 5 are there.
+    (run / "scored.json").write_text(whole)
+    capsys.readouterr()
+    assert main(run, *flags) == 0 and len(scored) == 9 + 3
+    assert "going on with it: 5 of 8 cells" in capsys.readouterr().out
+    assert not (run / "scored.json").exists()
+    first, second = (json.loads((tmp_path / name / "result.json").read_text())
+                     for name in ("whole", "run"))
+    assert first["results"] == second["results"]
+    assert first["untrained"] == second["untrained"]
 
 
 def test_another_configuration_is_refused_and_listed(finished, capsys):

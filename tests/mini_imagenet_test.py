@@ -298,7 +298,8 @@ def test_resize_filters_are_pillows(tmp_path, name, pillow):
     # One that is at the size is left alone.
     np.testing.assert_array_equal(got[1], picture("n02", 4))
     assert f"resize filter {name}" in source.source
-    assert source.facts(None) == {"resize_filter": name}
+    assert source.facts(None) == {
+        "resize_filter": name, "data_checksum": f"{source.fingerprint():08x}"}
 
 
 def test_grey_cmyk_and_palette_images_become_rgb(tmp_path):

@@ -1,9 +1,9 @@
 """The runs below a folder: finished ones are read, the others named."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ IMMATERIAL = INCIDENTAL | {
 _INSIDE = ("checkpoints", "tensorboard", "initialization")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A finished run.
 
@@ -34,11 +34,13 @@ class Run:
       result: the content of its result.json.
       flags: the lines of its flags.cfg, by name; a flag that is newer than
         the run has its default.
+      data: what it was trained on, for people; the same, the same data.
     """
 
     directory: RunDirectory
     result: dict[str, Any]
     flags: dict[str, str]
+    data: str = ""
 
     @property
     def algorithm(self) -> str:
@@ -63,14 +65,6 @@ class Run:
         ways = f", {ways}-way" if ways > 1 else ""
         split = "" if self.split == "test" else f", {self.split} classes"
         return f"{self.result['dataset']}{ways}{split}: {self.data}"
-
-    @property
-    def data(self) -> str:
-        """What it was trained on, for people; the same, the same data."""
-        if (self.result["dataset"] == omniglot.NAME
-                and self.flags.get("data") != "--data=synthetic"):
-            return "all characters"  # Whole, whatever folder they came from.
-        return self.result["data_source"]
 
     @property
     def has_papers_data(self) -> bool:
@@ -141,7 +135,34 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
             found.append(_read(RunDirectory(path)))
         except InputError as e:
             left_out.append(f"{path}: {e}")
-    return found, left_out
+    return _with_data(found), left_out
+
+
+def _with_data(runs: list[Run]) -> list[Run]:
+    """The runs with their `data`."""
+    names: dict[tuple[str, str], str] = {}
+    return [dataclasses.replace(run, data=_data_of(run, names))
+            for run in runs]
+
+
+def _data_of(run: Run, names: dict[tuple[str, str], str]) -> str:
+    """The data of a run.
+
+    Args:
+      run: a run.
+      names: of the images of the runs before it, by data set and checksum:
+        the same are called alike, wherever they lay, others differently.
+    """
+    source, checksum = (run.result["data_source"],
+                        run.result.get("data_checksum"))
+    if (run.result["dataset"] == omniglot.NAME
+            and run.flags.get("data") != "--data=synthetic"):
+        return "all characters"  # Whole, whatever folder they came from.
+    if checksum is None:
+        return source
+    return names.setdefault(
+        (run.result["dataset"], checksum),
+        f"{source} ({checksum})" if source in names.values() else source)
 
 
 def _run_folders(folder: Path) -> list[Path]:

@@ -1,9 +1,12 @@
 """The run directory: what a run leaves behind, a contract for other programs.
 
 flags.cfg, metrics.csv, result.json, run.log, checkpoints/, tensorboard/ and
-initialization/; in-use while a process works in it.
+initialization/; in-use while a process works in it, scored.json during the
+final evaluation. Of another evaluation before the newest result-1.json and
+flags-1.cfg, and so on.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
 from reptile_tf.records.results import check_result
+from reptile_tf.records.scored_cells import ScoredCells
 from reptile_tf.whole_files import beside, replacing
 
 
@@ -34,6 +38,7 @@ class RunDirectory:
         self.result = self.path / "result.json"
         self.initialization = self.path / "initialization"
         self._flags = self.path / "flags.cfg"
+        self._scored = self.path / "scored.json"
         self._writer = None
         self.lock = Lock(self.path / "in-use")
 
@@ -194,10 +199,41 @@ class RunDirectory:
                 tf.summary.scalar(f"{split}/{name}", value, step=iteration)
         self._writer.flush()
 
-    def write_result(self, result: dict, config: Config) -> None:
-        """Write result.json, and flags.cfg as it was evaluated."""
+    def scored_cells(self, config: Config, weights: int) -> ScoredCells:
+        """What is scored of an evaluation that was interrupted, or nothing.
+
+        Args:
+          config: as it is evaluated.
+          weights: a checksum of phi.
+        """
+        return ScoredCells(self._scored, {"weights": weights, "flags": {
+            name: line for name, line in config.lines().items()
+            if name not in INCIDENTAL}}, self.writes)
+
+    def write_result(self, result: dict, config: Config) -> Path | None:
+        """Write result.json, and flags.cfg as it was evaluated.
+
+        Returns:
+          where the result is now that was there, if it had other numbers.
+        """
+        kept, before = None, self._whole_result()
+        if before and any(before.get(key) != result.get(key) for key in (
+                "meta_iters", "results", "untrained")):
+            number = next(i for i in itertools.count(1)
+                          if not self._numbered(self.result, i).exists())
+            kept = self._numbered(self.result, number)
+            self._replace(self._numbered(self._flags, number),
+                          self._flags.read_text("utf-8", "surrogateescape"))
+            self._replace(kept, self.result.read_text())
         self._replace(self.result, json.dumps(result, indent=1) + "\n")
         self._write_flags(config)
+        if self.writes:
+            self._scored.unlink(missing_ok=True)
+        return kept
+
+    @staticmethod
+    def _numbered(path: Path, number: int) -> Path:
+        return path.with_stem(f"{path.stem}-{number}")
 
     def _replace(self, path: Path, text: str) -> None:
         if self.writes:

@@ -4,6 +4,7 @@ import time
 import zlib
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.weights import checksum
 from reptile_tf.runs.experiment import Experiment
 
 
@@ -35,8 +36,7 @@ def restore(run: Experiment) -> None:
         "the checksum of their flags": zlib.crc32(
             repr(run.config.lines()).encode()),
         "that of their data": run.fingerprint,
-        "that of their weights": zlib.crc32(
-            b"".join(w.numpy().tobytes() for w in run.trainer.weights))})
+        "that of their weights": checksum(run.trainer.weights)})
 
 
 def _load(run: Experiment) -> None:

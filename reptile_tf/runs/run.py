@@ -118,7 +118,9 @@ def _run(dataset, config: Config, directory: RunDirectory,
             raise
         except NonFiniteError as e:
             raise InputError(f"{e}; {directory.progress()} is kept") from e
-    directory.write_result(result, config)
+    kept = directory.write_result(result, config)
+    if kept:
+        log.info("the result of the evaluation before: %s", kept)
     log.info("result: %s", directory.result)
     return report(dataset, result, log)
 

@@ -1,11 +1,13 @@
 """Evaluations of a run: periodic ones, and the final one."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from reptile_tf.learning.learner import Learner
+from reptile_tf.learning.weights import checksum
 from reptile_tf.records.provenance import commit
 from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
@@ -14,31 +16,38 @@ from reptile_tf.tasks import evaluation_generator
 
 
 def score(run: Experiment, learner: Learner, split: str, number: int,
-          iteration: int, interrupts: Interrupts,
-          progress: Callable[[int], Any] = lambda number: None
-          ) -> list[dict[str, Any]]:
+          iteration: int, interrupts: Interrupts) -> list[dict[str, Any]]:
     """Result rows of one split."""
-    c, rows = run.config, []
+    return [row for shots, batch in run.config.evaluations()
+            for row in _score_cell(run, learner, split, number, iteration,
+                                   interrupts, shots, batch)]
 
+
+def _score_cell(run: Experiment, learner: Learner, split: str, number: int,
+                iteration: int, interrupts: Interrupts, shots: int, batch: int,
+                progress: Callable[[int], Any] = lambda number: None
+                ) -> list[dict[str, Any]]:
+    """Result rows of one K on one split, one for each mode."""
     def between(number_scored):
         interrupts.check()
         progress(number_scored)
 
-    for shots, batch in c.evaluations():
-        drawn = run.source.evaluation_tasks(
-            split, shots, batch, number,
-            evaluation_generator(c.seed, split, shots, iteration))
-        run.say_compiling(f"the evaluation with shots={shots}")
-        scores = run.evaluator.evaluate(learner.weights, learner.state,
-                                        drawn, between)
-        rows += [run.source.row(split, shots, batch, measured)
-                 for measured in scores]
-    return rows
+    drawn = run.source.evaluation_tasks(
+        split, shots, batch, number,
+        evaluation_generator(run.config.seed, split, shots, iteration))
+    run.say_compiling(f"the evaluation with shots={shots}")
+    return [run.source.row(split, shots, batch, measured)
+            for measured in run.evaluator.evaluate(
+                learner.weights, learner.state, drawn, between)]
 
 
 def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
-    """Evaluate phi and the untrained network on every split."""
-    c, learner = run.config, run.trainer.learner
+    """Evaluate phi and the untrained network on every split.
+
+    What was scored before a stop is not scored again.
+    """
+    c, learner, iteration = run.config, run.trainer.learner, (
+        run.trainer.iteration)
     run.log.info("final evaluation: %s tasks a cell of the "
                  "initialization, %s of the untrained network",
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
@@ -46,21 +55,30 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
                            learner.engine)
     splits = run.source.splits if c.eval_splits == "all" else (
         c.eval_splits,)
-    sources = (("results", learner, c.eval_samples),
-               ("untrained", untrained, c.eval_interval_samples))
-    rows = {"results": [], "untrained": []}
-    total = len(splits) * len(c.shots) * sum(s[2] for s in sources)
-    with run.progress.bar(run.log, total, 0, "task") as bar:
-        for split in splits:
-            for name, scored, number in sources:
-                rows[name] += score(
-                    run, scored, split, number, run.trainer.iteration,
-                    interrupts, bar.update)
+    sources = {"results": (learner, c.eval_samples),
+               "untrained": (untrained, c.eval_interval_samples)}
+    cells = [*itertools.product(splits, sources, c.evaluations())]
+    scored = run.directory.scored_cells(c, checksum(learner.weights))
+    # Of several processes all have to score the same.
+    scored.keep(-run.replicas.maximum(-len(scored))[0])
+    if len(scored):
+        run.log.info("going on with it: %s of %s cells are scored",
+                     len(scored), len(cells))
+    numbers = [sources[name][1] for _, name, _ in cells]
+    rows = {name: [] for name in sources}
+    with run.progress.bar(run.log, sum(numbers),
+                          sum(numbers[:len(scored)]), "task") as bar:
+        for i, (split, name, (shots, batch)) in enumerate(cells):
+            if i == len(scored):
+                scored.add(_score_cell(
+                    run, sources[name][0], split, numbers[i], iteration,
+                    interrupts, shots, batch, bar.update))
+            rows[name] += scored[i]
     return {
         "algorithm": c.algorithm, "dataset": run.dataset.NAME,
         "data_source": run.source.source, "ways": c.ways,
         "shots": list(c.shots), "seed": c.seed,
-        "meta_iters": run.trainer.iteration, "commit": commit(),
+        "meta_iters": iteration, "commit": commit(),
         **run.environment(), "wall_seconds": round(run.seconds(), 1),
         **run.source.facts(lambda x: learner.inner_loop.outputs(
             learner.weights, tf.convert_to_tensor(x))), **rows}

@@ -59,6 +59,8 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
         images, _splits(found.classes),
         f"{form.name} in {folder}, {len(images):,} images, resize filter "
         f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
+    # Of two results by it: whether they are of the same images and classes.
+    data.facts["data_checksum"] = f"{data.fingerprint():08x}"
     return FewShotImages(data, config, network_of(config),
                          _on_device(config, images.nbytes))
 
