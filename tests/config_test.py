@@ -95,6 +95,7 @@ def test_a_later_flag_wins_over_the_flagfile():
     (["--replacement", "--eval_batch=6"], "eval_batch=6.*from 5 "),
     (["--learning_rate=-1"], "learning_rate=-1.0"),
     (["--weight_decay=0"], "weight_decay=0.0"),
+    (["--outer_optimizer=adam"], "meta_step=1.0 with outer_optimizer=adam"),
     (["--meta_batch=0"], "meta_batch=0"),
     (["--outer_clip=-1"], "outer_clip=-1.0"),
     (["--seed=-1"], "seed=-1"),

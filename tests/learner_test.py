@@ -121,6 +121,40 @@ def test_scores_are_means_over_tasks_of_any_shape(rng):
         1.96 * np.std(losses, ddof=1) / np.sqrt(11), rel=1e-4)
 
 
+def test_tasks_without_mini_batches_are_adapted_to_as_by_adapt(rng):
+    """Of S = 5 and 4 the batch is 3 and 2, by the learner's own settings."""
+    learner = classifier(adaptation=AdaptConfig(4, 3, smaller=((4, 2),)))
+    for size in (5, 4):
+        x, y = rng.random((3, size, 4)), rng.integers(0, 3, (3, size))
+        q, want = rng.random((3, 2, 4)), rng.integers(0, 3, (3, 2))
+        tasks = EvaluationTasks.cut(x, y, q, want)
+        assert tasks.positions is None
+        score = learner.evaluate(tasks)
+        right = [np.argmax(learner.adapt(a, b).predict(c), -1) == d
+                 for a, b, c, d in zip(x, y, q, want, strict=True)]
+        assert (score.steps, score.mean) == (4, np.mean(right))
+    assert EvaluationTasks.cut(x, y, q, want, batch=3).positions.shape == (
+        3, 50, 3)
+    assert EvaluationTasks.cut(x, y, q, want, steps=7).positions.shape == (
+        3, 7, 5)
+
+
+def test_the_learners_model_is_at_phi(rng):
+    learner = classifier()
+    before = learner.model.get_weights()
+    learner.phi[0].assign_add(np.ones_like(learner.phi[0]))
+    np.testing.assert_array_equal(learner.model.get_weights()[0],
+                                  before[0] + 1)
+
+    @tf.function
+    def in_a_graph(x, y):
+        assert learner.model.built
+        return learner.adapt(x, y, steps=1).weights[0]
+    x, y = rng.random((5, 4)), rng.integers(0, 3, 5)
+    np.testing.assert_allclose(
+        in_a_graph(x, y), learner.adapt(x, y, steps=1).weights[0], rtol=1e-6)
+
+
 def test_arrays_tensors_and_other_types_score_the_same(rng):
     learner = Learner(network(), InnerConfig(0.1), squared_error,
                       engine=ENGINES["graph-unrolled"])
@@ -597,7 +631,7 @@ def test_a_column_of_outputs_and_a_row_of_targets_do_not_broadcast(rng):
 def test_evaluation_tasks_that_do_not_fit_are_refused(rng):
     learner = classifier()
     x, y = rng.random((2, 5, 4)), rng.integers(0, 3, (2, 5))
-    good = EvaluationTasks.cut(x, y, x, y)
+    good = EvaluationTasks.cut(x, y, x, y, steps=2)
     for bad, message in (
             ({"query_targets": y + 1}, "query_targets go from 1 to 3"),
             ({"support_inputs": x[..., :2]}, "support_inputs have shape"),

@@ -42,9 +42,10 @@ def trainer_of(model=None, inner=None, engine="graph-unrolled", **meta):
                 engine=ENGINES[engine]), MetaConfig(**meta))
 
 
-def test_outer_step_is_annealed_sgd_on_the_displacement():
+@pytest.mark.parametrize("start", [0.8, 1])
+def test_outer_step_is_annealed_sgd_on_the_displacement(start):
     """phi <- phi - epsilon_i mean D, epsilon_i = (1 - i/n) a + i/n b."""
-    trainer, draw = trainer_of(meta_step=0.8, meta_step_final=0.2), sampler()
+    trainer, draw = trainer_of(meta_step=start, meta_step_final=0.2), sampler()
     for i in range(6):
         batches = draw(2)
         before = trainer.weights
@@ -52,7 +53,7 @@ def test_outer_step_is_annealed_sgd_on_the_displacement():
         for a, b in zip(before, trainer.weights, strict=True):
             np.testing.assert_array_equal(a, b)
         trainer.train_step(batches)
-        epsilon = (1 - i / 6) * 0.8 + i / 6 * 0.2
+        epsilon = (1 - i / 6) * start + i / 6 * 0.2
         for a, b, move in zip(before, trainer.weights, d, strict=True):
             np.testing.assert_allclose(b, a - epsilon * move, atol=1e-6)
     assert trainer.iteration == 6
@@ -98,7 +99,7 @@ def test_outer_clip_bounds_each_element_of_what_the_optimizer_is_given():
 
     # Adam is given D / 0.05; its second moments remember what it saw.
     adam = trainer_of(outer_optimizer="adam", outer_clip=bound / 0.05,
-                      meta_step=0.5)
+                      meta_step=0.05)
     adam.train_step(batches)
     seen = [o.value.numpy() for o in adam.optimizer.variables
             if "velocity" in o.path]
@@ -150,7 +151,7 @@ def test_without_momentum_nothing_of_it_is_saved():
         ("parallel", "sgd", 0.0), ("parallel", "adam", 0.0),
         ("sequential", "sgd", 0.0), ("sequential", "sgd", 0.9)))])
 def test_state_dict_continues_bit_for_bit(order, outer, beta1):
-    meta = dict(task_order=order, outer_optimizer=outer,
+    meta = dict(task_order=order, outer_optimizer=outer, meta_step=0.1,
                 inner=InnerConfig(0.05, inner_beta1=beta1))
     whole, draw = trainer_of(**meta), sampler()
     steps = [draw(2) for _ in range(6)]
@@ -227,6 +228,16 @@ def test_library_use_meta_trains_a_users_model():
     # Three inner steps of the last meta-iteration follow 39 * 3.
     assert int(learner.state.t) == 120
     assert loss(model) < loss(network())
+    # A learner is trained on, from its phi and (v, t).
+    trained = learner.model.get_weights()[0]
+    meta = MetaConfig(meta_step=0.0, meta_iters=2, meta_batch=2)
+    assert meta_train(learner, sampler(), meta=meta) is learner
+    assert int(learner.state.t) == 126
+    np.testing.assert_array_equal(learner.weights[0], trained)
+    with pytest.raises(InputError, match="has its own inner optimizer"):
+        meta_train(learner, sampler(), loss=squared_error)
+    with pytest.raises(InputError, match="str '' is no Sequential"):
+        meta_train("runs/o5", sampler())
 
 
 def run_all(pause=0, **arguments):

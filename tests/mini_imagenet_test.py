@@ -26,6 +26,7 @@ from reptile_tf.datasets import few_shot, mini_imagenet
 from reptile_tf.datasets.mini_imagenet import (
     cache_pickles,
     csv_files,
+    decoding,
     prepared,
 )
 from reptile_tf.datasets.pictures import Changes
@@ -321,9 +322,18 @@ def test_sixteen_bits_become_the_upper_eight(tmp_path):
     folders(home)
     pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     write(home / "train/n01/000.png", png(pixels))
-    got = load(home).data.images[np.array([0])][0]
+    source = load(home)
+    got = source.data.images[np.array([0])][0]
     np.testing.assert_array_equal(got, np.repeat(
         pixels[..., None] // 256, 3, -1))
+    assert "images 1 of 16 bits, of which the upper" in source.describe()
+    assert source.facts(None)["image_changes"].startswith("1 of 16 bits")
+    # 15 bits in 16 are not what was meant; with a whole one beside it, dark.
+    write(home / "train/n01/000.png", png(pixels // 2))
+    assert ("the brightest pixel of 1 image of 16 bits is 31,500 of 65,535, "
+            "and the upper 8") in bad(home)
+    write(home / "train/n01/002.png", png(pixels))
+    assert "images 2 of 16 bits" in load(home).describe()
     (home / "train/n01/001.png").unlink()
     write(home / "train/n01/001.jpg",
           png(pixels.astype(np.float32), format="TIFF"))
@@ -407,7 +417,7 @@ def test_of_many_wrong_sizes_some_are_named_and_of_other_faults_all(
     home = tmp_path / "data"
     folders(home)
     (home / "test/n21/003.png").write_bytes(b"")
-    monkeypatch.setattr(prepared, "MOST_SIZES", 2)
+    monkeypatch.setattr(decoding, "MOST_SIZES", 2)
     message = bad(home, "--image_size=9").splitlines()
     assert len(message) == 5 and "--resize_filter" in message[0]
     assert "test/n21/003.png does not decode" in message[1]
@@ -694,7 +704,7 @@ def test_an_empty_split(tmp_path):
 
 def test_numbers_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     folders(tmp_path / "data")
-    monkeypatch.setattr(prepared, "_decoded", None)  # It would fail.
+    monkeypatch.setattr(decoding, "_decoded", None)  # It would fail.
     assert "--shots=3 or fewer" in bad(tmp_path / "data", "--shots=4")
     shutil.copytree(tmp_path / "data/train/n02", tmp_path / "data/test/n02")
     assert "class n02 is in train and in test" in bad(tmp_path / "data")
@@ -821,7 +831,7 @@ def test_a_killed_preparation_is_redone(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(prepared, "_decoded", killed)
+        m.setattr(decoding, "_decoded", killed)
         with pytest.raises(KeyboardInterrupt):
             load(home)
     assert len(load(home).data.images) == 35

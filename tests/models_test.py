@@ -360,7 +360,7 @@ def tied():
      "'spectral'.*SpectralNormalization"),
     (lambda: small(keras.layers.BatchNormalization(axis=1, name="first")),
      "'first'.*axis 1"),
-    (lambda: Subclassed(name="own"), "Subclassed 'own' is a subclassed"),
+    (lambda: Subclassed(name="own"), "Subclassed 'own' is no Sequential"),
     (lambda: keras.Sequential([keras.layers.Dense(2)], name="bare"),
      "'bare' has no weights yet"),
     (lambda: Doubled([keras.Input([2]), keras.layers.Dense(2)], name="own"),

@@ -119,11 +119,14 @@ def test_alpha_is_put_on_white(name):
     want = over_white(colour, a)
     got, changes = decode(content, "RGB")
     np.testing.assert_allclose(got, want, atol=1)
-    assert changes == Changes(transparent=1)
+    expected = Changes(transparent=1)
+    if "16" in name:
+        expected = Changes(1, 0, 1, int(colour.max()) * 256 + 255)
+    assert changes == expected
     grey, changes = decode(content, "L")
     np.testing.assert_allclose(
         grey, want @ [0.299, 0.587, 0.114], atol=2)
-    assert changes == Changes(transparent=1)
+    assert changes == expected
 
 
 @pytest.mark.parametrize("bits, colour_type, rows, key, want", [
@@ -139,7 +142,8 @@ def test_a_transparent_grey(bits, colour_type, rows, key, want):
     for mode in ("L", "RGB"):
         got, changes = decode(content, mode)
         assert np.asarray(got)[0].reshape(len(want), -1)[:, 0].tolist() == want
-        assert changes == Changes(transparent=1)
+        assert changes == (Changes(1, 0, 1, 0xff00) if bits == 16
+                           else Changes(transparent=1))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -227,6 +231,8 @@ def test_a_huge_image(monkeypatch, most):
 
 
 def test_changes_add_up():
-    total = Changes(2, 0) + Changes(1200, 3)
+    total = Changes(2, 0, 1, 70) + Changes(1200, 3, 4, 60)
     assert str(total) == (
-        "1,202 with transparency, put on white, 3 turned upright by EXIF")
+        "1,202 with transparency, put on white, 3 turned upright by EXIF, "
+        "5 of 16 bits, of which the upper 8 are kept")
+    assert total.brightest == 70

@@ -104,6 +104,7 @@ def test_shared_tail_is_the_schedule_going_on(rng):
      "tail_shots=7 are taken out of train_shots=5: take 1 or more"),
     ([10] * 5, {"tail_shots": 0}, "tail_shots=0 are taken"),
     ([10] * 5, {"inner_iters": 0}, "inner_iters=0 must be 1 or more"),
+    ([10] * 5, {"inner_iters": 1, "tail_shots": 1}, "inner_iters=1 with a sep"),
     ([10] * 5, {"ways": 0}, "ways=0 must be 1 or more")])
 def test_tasks_that_cannot_be_drawn(rng, classes, settings, message):
     """Else labels would be of other examples."""

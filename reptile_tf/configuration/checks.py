@@ -42,13 +42,12 @@ def check_evaluations(config) -> None:
 def check_tail(config) -> None:
     """Raise InputError if a tail, or the rule, needs more."""
     config.task  # noqa: B018 (it checks itself)
-    fewest = 2 if config.tail_shots else REGISTRY[config.algorithm].min_iters
+    fewest = REGISTRY[config.algorithm].min_iters
     if config.inner_iters < fewest:
-        what = ("a separate tail" if config.tail_shots
-                else f"--algorithm={config.algorithm}")
         raise InputError(
-            f"inner_iters={config.inner_iters} with {what}, whose last "
-            f"step needs one before it: use {fewest} or more")
+            f"inner_iters={config.inner_iters} with "
+            f"--algorithm={config.algorithm}, whose last step needs one "
+            f"before it: use {fewest} or more")
 
 
 def check_replacement(config) -> None:

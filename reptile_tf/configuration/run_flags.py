@@ -92,7 +92,8 @@ class RunFlags:
         "all", "splits of the final evaluation: all; test alone; or val alone, "
         "to choose by without test classes", False, ("all", "test", "val"))
     weight_decay: float = flag(
-        1.0, "factor on all weights before each inner step; 1 means none",
+        1.0, "factor on all weights before each inner step, such as 0.9999; 1 "
+        "means none",
         True)
     seed: int = flag(
         0, "of the split, weights and tasks; a list, such as 0,1,2, makes a "

@@ -34,20 +34,27 @@ class Changes:
     Attributes:
       transparent: how many had transparency, and were put on white.
       turned: how many were turned or mirrored by their EXIF orientation.
+      deep: how many had 16 bits.
+      brightest: the largest pixel of those, of 16 bits.
     """
 
     transparent: int = 0
     turned: int = 0
+    deep: int = 0
+    brightest: int = 0
 
     def __add__(self, other: "Changes") -> "Changes":
         return Changes(self.transparent + other.transparent,
-                       self.turned + other.turned)
+                       self.turned + other.turned, self.deep + other.deep,
+                       max(self.brightest, other.brightest))
 
     def __str__(self) -> str:
         return ", ".join(
             f"{number:,} {what}" for number, what in (
                 (self.transparent, "with transparency, put on white"),
-                (self.turned, "turned upright by EXIF")) if number)
+                (self.turned, "turned upright by EXIF"),
+                (self.deep, "of 16 bits, of which the upper 8 are kept"),
+            ) if number)
 
 
 UNCHANGED = Changes()
@@ -70,10 +77,12 @@ def decode(content: bytes | np.ndarray, mode: str
         layout = picture.tile[0].args if picture.format == "PNG" else None
         picture.load()
         opaque, transparent = _on_white(picture, layout)
+        brightest = _brightest(picture, layout)
         turn = _UPRIGHT.get(_orientation(picture))
         opaque = opaque.convert(mode)
     return (opaque if turn is None else opaque.transpose(turn),
-            Changes(int(transparent), int(turn is not None)))
+            Changes(int(transparent), int(turn is not None),
+                    int(brightest is not None), brightest or 0))
 
 
 def _open(content: bytes | np.ndarray) -> Image.Image:
@@ -133,6 +142,18 @@ def _on_white(picture: Image.Image, layout: str | None
     white = Image.new("RGBA", seen.size, "white")
     return (Image.alpha_composite(white, seen).convert("RGB"),
             seen.getchannel("A").getextrema()[0] < 255)
+
+
+def _brightest(picture: Image.Image, layout: str | None) -> int | None:
+    """The largest pixel of 16 bits; None of an image of fewer."""
+    pixels = np.asarray(picture)
+    if picture.mode.startswith("I;16"):
+        return int(pixels.max())
+    if "16" not in str(layout):
+        return None
+    if picture.mode.endswith("A"):
+        pixels = pixels[..., :-1]
+    return (int(pixels.max()) << 8) + 255  # Pillow has kept the upper 8.
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

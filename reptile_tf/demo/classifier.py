@@ -34,7 +34,8 @@ class Classifier:
     def __init__(self, directory: Path) -> None:
         self._learner = Learner.load(directory)
         inputs, outputs = (tuple(x[0].shape[1:]) for x in (
-            self._learner.model.inputs, self._learner.model.outputs))
+            self._learner.architecture.inputs,
+            self._learner.architecture.outputs))
         if inputs != IMAGE or len(outputs) != 1:
             raise InputError(
                 f"{directory} takes examples of shape {list(inputs)}: give an "

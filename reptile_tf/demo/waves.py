@@ -66,7 +66,8 @@ def _name(directory: Path) -> str:
 def _load(directory: Path) -> Learner:
     learner = Learner.load(directory)
     shapes = [tuple(x[0].shape[1:]) for x in (
-        learner.model.inputs, learner.model.outputs)]
+        learner.architecture.inputs,
+        learner.architecture.outputs)]
     if shapes != [(1,), (1,)]:
         raise InputError(
             f"{directory} is not of a network from x to f(x): give an "

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.arrays import is_text, require_finite
 from reptile_tf.learning.arrays import shape_text as _text
 from reptile_tf.learning.inner_loop import InnerLoop
@@ -39,10 +40,17 @@ def checked_examples(inner_loop: InnerLoop, inputs: Any, targets: Any,
     return inputs, targets
 
 
-def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks
-                  ) -> EvaluationTasks:
+def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks,
+                  adaptation: AdaptConfig) -> EvaluationTasks:
     """Tasks of examples, checked, as arrays of the types that are computed
-    with."""
+    with.
+
+    Args:
+      model: the network.
+      loss: (targets, outputs) -> losses per example.
+      tasks: as they were given.
+      adaptation: whose mini-batches tasks without any have.
+    """
     arrays = {}
     for name in ("support", "query"):
         inputs = np.asarray(getattr(tasks, f"{name}_inputs"))
@@ -57,7 +65,12 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks
                        model.inputs[0].dtype == "string")
                    else inputs.astype(model.inputs[0].dtype),
                    f"{name}_targets": targets}
-    positions, support = np.asarray(tasks.positions), arrays["support_inputs"]
+    support = arrays["support_inputs"]
+    positions = tasks.positions
+    if positions is None:
+        of_each = adaptation.positions(tf.constant(support.shape[1])).numpy()
+        positions = np.repeat(of_each[None], len(support), axis=0)
+    positions = np.asarray(positions)
     numbers = [len(a) for a in (support, positions, arrays["query_inputs"])]
     if positions.ndim != 3 or len(set(numbers)) > 1:
         raise InputError(

@@ -24,7 +24,7 @@ def inner_loop_of(learner, convolutions: str = "stock",
     """
     # It may be asked for first while a function of the caller's is traced.
     with tf.init_scope():
-        clone = inner_clone(learner.model, convolutions, mixed_bfloat16)
+        clone = inner_clone(learner.architecture, convolutions, mixed_bfloat16)
         # TensorFlow Lite has no float64.
         return InnerLoop(clone, learner.inner, learner.loss, correct_in=(
             tf.float32 if convolutions == "lite" else tf.float64))

@@ -51,7 +51,11 @@ class Learner:
       phi: keras.Variables; a GradientTape watches them.
       state: the (v, t) that every adaptation starts from.
       inner_loop: U^k under the engine, as the rules take it.
-      model: the copy, of stock layers, at the weights that it came with.
+      architecture: the copy, of stock layers, at the weights that it came
+        with; `model` has phi's.
+
+    Raises:
+      InputError: a model that cannot be cloned per task.
     """
 
     def __init__(self, model: keras.Model, inner: InnerConfig | None = None,
@@ -63,7 +67,7 @@ class Learner:
         self.engine = engine or choose(model)
         self.clone = inner_clone(model, self.engine.convolutions,
                                  self.inner.mixed_bfloat16)
-        self.model = copied(model)
+        self.architecture = copied(model)
         self.inner_loop = self.new_inner_loop()
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in self.clone.trainable_variables]
@@ -78,17 +82,20 @@ class Learner:
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:
-        """U^k under the engine.
-
-        Args:
-          second_order: gradients flow through the steps.
-          recompute: see `InnerLoop`.
-        """
+        """U^k under the engine; where it is of `second_order`, gradients flow
+        through the steps."""
         return InnerLoop(
             self.clone, self.inner, self.loss, recompute=recompute,
             one_graph=self.engine.jit,
             unrolled_steps=math.inf if second_order
             else self.engine.unrolled_steps)
+
+    @property
+    def model(self) -> keras.Model:
+        """A Keras model of stock layers, at phi as it is now."""
+        with tf.init_scope():
+            self.assign_to(self.architecture)
+        return self.architecture
 
     @property
     def weights(self) -> list[tf.Tensor]:
@@ -142,13 +149,13 @@ class Learner:
           axes: before an example's own.
         """
         if self._target is None:
-            output = self.model.outputs[0].shape[1:]
+            output = self.architecture.outputs[0].shape[1:]
             shape = [None if free is None else size for size, free in (
                 itertools.zip_longest(targets.shape[axes:], output,
                                       fillvalue=0))]
             self._target = tf.TensorSpec(
                 shape[:len(targets.shape) - axes],
-                typed_targets(self.model, targets).dtype)
+                typed_targets(self.architecture, targets).dtype)
 
     def target_spec(self) -> tf.TensorSpec:
         """One target's shape and type, as the loss was given them so far.
@@ -158,14 +165,14 @@ class Learner:
         Raises:
           InputError: which the loss does not take.
         """
-        output = self.model.outputs[0]
+        output = self.architecture.outputs[0]
         if self.loss is cross_entropy:
             return tf.TensorSpec(output.shape[1:-1], tf.int64)
         if self._target is None:
-            dtype = self.model.trainable_variables[0].dtype
+            dtype = self.architecture.trainable_variables[0].dtype
             targets = tf.zeros([1, *(d or 1 for d in output.shape[1:])],
                                dtype)
-            require_targets(self.model, self.loss, targets,
+            require_targets(self.architecture, self.loss, targets,
                             "targets (none were seen: adapt to a task once)",
                             (1,))
             return tf.TensorSpec(output.shape[1:], dtype)
@@ -191,7 +198,8 @@ class Learner:
         Raises:
           InputError: tasks that do not fit the network or the loss.
         """
-        tasks = checked_tasks(self.model, self.loss, tasks)
+        tasks = checked_tasks(self.architecture, self.loss, tasks,
+                              self.adaptation)
         if not transductive:
             require_as_long(tasks.query_inputs[0], tasks.support_inputs[0])
         self.remember_targets(tasks.support_targets, axes=2)

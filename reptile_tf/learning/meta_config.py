@@ -8,6 +8,8 @@ from reptile_tf.errors import InputError
 from reptile_tf.learning.meta_batch import TASK_ORDERS
 from reptile_tf.learning.rules import REGISTRY
 
+MOST_OF_ADAM = 0.1  # The default, 1, is of SGD on displacements.
+
 
 @dataclass(frozen=True)
 class MetaConfig:
@@ -29,6 +31,9 @@ class MetaConfig:
       recompute_gradients: MAML keeps the weights between inner steps, not
         the steps' activations, and runs each step twice.
       gradient_weights: a_1..a_k of gradient_sum; of no other algorithm.
+
+    Raises:
+      InputError: a value out of range, or two that do not go together.
     """
 
     algorithm: str = "reptile"
@@ -62,6 +67,11 @@ class MetaConfig:
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"{name}={value} must be 0 or more")
+        if self.outer_optimizer == "adam" and self.meta_step > MOST_OF_ADAM:
+            raise InputError(
+                f"meta_step={self.meta_step} with outer_optimizer=adam is "
+                "Adam's learning rate, by which each weight moves in a "
+                f"meta-iteration: use {MOST_OF_ADAM} or less, such as 0.001")
         if REGISTRY[self.algorithm].weighted != bool(self.gradient_weights):
             raise InputError(
                 "gradient_weights are those of algorithm=gradient_sum, which "

@@ -136,7 +136,7 @@ class MetaTrainer:
             raise InputError(
                 f"{self.meta.algorithm} takes {update.min_iters} mini-batches "
                 f"or more of a task, and the sampler gave {steps}")
-        require_batches(learner.model, learner.loss, batches,
+        require_batches(learner.architecture, learner.loss, batches,
                         self.lookup is tf.identity)
         learner.remember_targets(batches.last_targets, axes=2)
         self._checked = True
@@ -171,31 +171,39 @@ class MetaTrainer:
 
 
 def meta_train(
-    model: keras.Model,
+    model: keras.Model | Learner,
     sampler: Sampler,
     inner: InnerConfig | None = None,
     meta: MetaConfig | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | None = None,
 ) -> Learner:
     """Meta-train `model` on the sampler's tasks; phi is written at the end.
 
     Args:
-      model: a Sequential or functional Keras model, built.
+      model: a Sequential or functional Keras model, built; or a learner,
+        whose phi and (v, t) are trained on.
       sampler: a callable of the number of tasks that returns `Batches`.
-      inner: the inner optimizer.
+      inner: the inner optimizer of a model; a learner has its own.
       meta: the outer loop.
-      loss: (targets, outputs) -> losses per example.
+      loss: (targets, outputs) -> losses per example, of a model;
+        cross_entropy if not given.
 
     Returns:
-      the learner: adapts to tasks, is evaluated and saved.
+      the learner, the one that was given: adapts to tasks, is evaluated and
+      saved.
 
     Raises:
       InputError: a model, or batches, that cannot be trained.
       NonFiniteError: NaN or infinity in the weights.
     """
-    trainer = MetaTrainer(Learner(model, inner, loss), meta)
-    for _ in trainer.train(sampler):
+    learner = model
+    if not isinstance(model, Learner):
+        learner = Learner(model, inner, loss or cross_entropy)
+    elif inner or loss:
+        raise InputError("a learner has its own inner optimizer and loss: "
+                         "give neither")
+    for _ in MetaTrainer(learner, meta).train(sampler):
         pass
-    learner = trainer.learner
-    learner.assign_to(model)
+    if learner is not model:
+        learner.assign_to(model)
     return learner

@@ -17,6 +17,8 @@ from reptile_tf.learning.weights import Weights
 
 BETA_2 = 0.999
 EPSILON = 1e-8
+# Below it somebody has meant the part that is taken away.
+LEAST_FACTOR = 0.5
 TINY = 1e-37  # A normal float32 number, whose root is nothing beside EPSILON.
 
 
@@ -48,13 +50,17 @@ class InnerConfig:
       inner_optimizer: "adam" (beta2 = 0.999, epsilon = 1e-8) or "sgd".
       inner_loss: "sum" over the mini-batch, as in the authors' code, or
         "mean".
-      weight_decay: factor on all weights before each step; 1 is none.
+      weight_decay: factor on all weights before each step, 0.5 to 1; 1 is
+        none.
       mixed_bfloat16: the network computes in bfloat16, forward and backward;
         weights, (v, t), batch-norm statistics and loss stay in float32.
       inner_beta1: Adam's momentum; the paper has none (section 6.1).
       inner_frozen: weights that adapting leaves alone, as patterns of
         layer/weight with commas between them, such as "norm*/beta"; they are
         learned from the last mini-batch of each task.
+
+    Raises:
+      InputError: a value out of range.
     """
 
     learning_rate: float = 1e-3
@@ -74,9 +80,11 @@ class InnerConfig:
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate} must be "
                              "positive, for example 0.001")
-        if not 0 < self.weight_decay <= 1:
-            raise InputError(f"weight_decay={self.weight_decay} is a factor "
-                             "on the weights in (0, 1]; 1 means none")
+        if not LEAST_FACTOR <= self.weight_decay <= 1:
+            raise InputError(
+                f"weight_decay={self.weight_decay} is a factor on the weights "
+                f"before each step, in [{LEAST_FACTOR}, 1]: 1 means none, "
+                "0.9999 takes 0.0001 of them away")
         if not 0 <= self.inner_beta1 < 1:
             raise InputError(f"inner_beta1={self.inner_beta1} must be in "
                              "[0, 1), such as 0.9; 0 means no momentum")

@@ -15,7 +15,6 @@ from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.initialization import Initialization
 from reptile_tf.learning.losses import Loss, cross_entropy, squared_error
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
-from reptile_tf.networks import copied
 from reptile_tf.whole_files import replacing
 
 LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
@@ -55,12 +54,13 @@ def save(learner, directory: Path) -> None:
         "target": {"shape": target.shape.as_list(),
                    "dtype": target.dtype.name},
         # Keras's file has it of whole layers alone.
-        "frozen": [i for i, w in enumerate(learner.model.weights)
+        "frozen": [i for i, w in enumerate(
+                       learner.architecture.weights)
                    if not w.trainable]},
         indent=1, default=lambda number: number.item())  # NumPy's.
     with replacing(directory) as temporary:
         tf.saved_model.save(module, str(temporary), signatures)
-        _stock(learner).save(temporary / KERAS_FILE)
+        learner.model.save(temporary / KERAS_FILE)
         (temporary / SETTINGS).write_text(settings)
 
 
@@ -122,13 +122,6 @@ def _name_of(loss: Loss) -> str:
     if loss in LOSSES.values():
         return loss.__name__
     return f"own {getattr(loss, '__name__', type(loss).__name__)}"
-
-
-def _stock(learner) -> keras.Model:
-    """A copy of the learner's own model, at phi."""
-    copy = copied(learner.model)
-    learner.assign_to(copy)
-    return copy
 
 
 @dataclasses.dataclass(frozen=True)

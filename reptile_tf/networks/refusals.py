@@ -48,8 +48,9 @@ def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
         if variable.regularizer or variable.constraint:
             raise InputError(
                 f"weight {variable.path!r} has a regularizer or a constraint, "
-                "which the inner loop would not apply: remove it (weight "
-                "decay is InnerConfig's)")
+                "which the inner loop would not apply: remove it ("
+                "InnerConfig's weight_decay=0.9999 takes 0.0001 of the "
+                "weights away before each step)")
         if mixed_bfloat16 and variable.dtype != "float32":
             raise InputError(
                 f"mixed_bfloat16 keeps weights in float32, and weight "
@@ -61,9 +62,10 @@ def check_clonable(model: keras.Model) -> None:
     """Raise InputError for a model, or one inside, that has no description."""
     if not isinstance(model, (keras.Sequential, Functional)):
         raise InputError(
-            f"{type(model).__name__} {model.name!r} is a subclassed "
-            "keras.Model, which keras.models.clone_model cannot copy: use "
-            "keras.Sequential or the functional API"
+            f"{type(model).__name__} {getattr(model, 'name', '')!r} is no "
+            "Sequential or functional keras.Model, and keras.models."
+            "clone_model cannot copy others: use keras.Sequential or the "
+            "functional API"
         )
     kind = keras.Sequential if isinstance(
         model, keras.Sequential) else Functional

@@ -50,7 +50,7 @@ class EvaluationTasks(NamedTuple):
       support_targets: [T, S, ...] labels, or regression targets.
       positions: [T, k, B] the mini-batches of the k inner steps, as places in
         the support set: an example is looked up once, however often it is
-        seen.
+        seen. None leaves them to the learner's own `AdaptConfig`.
       query_inputs: [T, Q, ...] test examples.
       query_targets: [T, Q, ...].
     """
@@ -68,17 +68,21 @@ class EvaluationTasks(NamedTuple):
 
     @classmethod
     def cut(cls, support_inputs: Any, support_targets: Any, query_inputs: Any,
-            query_targets: Any, steps: int = 50, batch: int = 5,
-            replacement: bool = False, seed: int = 0) -> "EvaluationTasks":
+            query_targets: Any, steps: int | None = None,
+            batch: int | None = None, replacement: bool = False,
+            seed: int = 0) -> "EvaluationTasks":
         """T tasks whose support sets are cut into mini-batches at random.
+
+        Without any of these settings they are left to the learner:
+        each task is then evaluated as `Learner.adapt` would adapt to it.
 
         Args:
           support_inputs: [T, S, ...].
           support_targets: [T, S, ...].
           query_inputs: [T, Q, ...].
           query_targets: [T, Q, ...].
-          steps: k, inner steps.
-          batch: B.
+          steps: k, inner steps; None means 50, if `batch` is given.
+          batch: B; None means 5, if `steps` are given.
           replacement: see `TaskConfig`.
           seed: of the mini-batches.
 
@@ -86,13 +90,17 @@ class EvaluationTasks(NamedTuple):
           InputError: steps, batch or a support set that no mini-batches can
             be made of (`mini_batches`).
         """
-        rng = np.random.default_rng(seed)
-        support_inputs = np.asarray(support_inputs)
-        number, size = support_inputs.shape[:2]
-        return cls(support_inputs, np.asarray(support_targets), np.stack([
-            mini_batches(size, batch, steps, replacement, rng)
-            for _ in range(number)]).astype(np.int32),
-            np.asarray(query_inputs), np.asarray(query_targets))
+        arrays = [np.asarray(x) for x in (
+            support_inputs, support_targets, query_inputs, query_targets)]
+        positions = None
+        if replacement or (steps, batch) != (None, None):
+            rng = np.random.default_rng(seed)
+            number, size = arrays[0].shape[:2]
+            positions = np.stack([
+                mini_batches(size, 5 if batch is None else batch,
+                             50 if steps is None else steps, replacement, rng)
+                for _ in range(number)]).astype(np.int32)
+        return cls(*arrays[:2], positions, *arrays[2:])
 
 
 Sampler = Callable[[int], Batches]

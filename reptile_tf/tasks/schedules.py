@@ -29,7 +29,8 @@ class TaskConfig:
         means a shared tail: the last mini-batch is drawn like the others.
 
     Raises:
-      InputError: a number below 1, or a tail that leaves nothing.
+      InputError: a number below 1, or a tail that leaves nothing, or is
+        all that is trained on.
     """
 
     ways: int = 5
@@ -50,6 +51,11 @@ class TaskConfig:
                 f"tail_shots={self.tail_shots} are taken out of "
                 f"train_shots={self.train_shots}: take 1 or more, leave 1 or "
                 "more, or have no tail apart")
+        if self.tail_shots is not None and self.inner_iters < 2:
+            raise InputError(
+                f"inner_iters={self.inner_iters} with a separate tail, whose "
+                "step needs one before it on what is not the tail: use 2 or "
+                "more")
 
 
 def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 100 classes of 600 images, 64/16/20 of them for training, validation and test
 (Ravi and Larochelle). It cannot be downloaded or passed on: people hold it in
-the forms of `forms`, which are decoded once (`prepared`).
+the forms of `forms`, which are decoded once (`prepared`). Original files are
+turned upright by EXIF before they are resized, which the authors' code does
+not do; result.json says of how many.
 """
 
 import logging
@@ -59,6 +61,8 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
         images, _splits(found.classes),
         f"{form.name} in {folder}, {len(images):,} images, resize filter "
         f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
+    if str(found.changes):
+        data.facts["image_changes"] = str(found.changes)
     # Of two results by it: whether they are of the same images and classes.
     data.facts["data_checksum"] = f"{data.fingerprint():08x}"
     return FewShotImages(data, config, network_of(config),

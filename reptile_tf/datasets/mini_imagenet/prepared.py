@@ -7,41 +7,31 @@ or not there; two at once write two and one is kept.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import sys
 import time
 import uuid
-import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from reptile_tf.datasets import files
+from reptile_tf.datasets.mini_imagenet.decoding import write
 from reptile_tf.datasets.mini_imagenet.listing import (
     SPLITS,
     Form,
-    Image,
     Listing,
 )
 from reptile_tf.datasets.mini_imagenet.pixels import (
-    FILTERS,
     Pixels,
-    WrongSize,
 )
 from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
-from reptile_tf.execution import limits
 
 INDEX = "index.json"
-LAYOUT = 2  # Raise it when prepared files change, or their pixels.
+LAYOUT = 3  # Raise it when prepared files change, or their pixels.
 ABANDONED_SECONDS = 24 * 3600
 KEY = "[0-9a-f]" * 20  # What a preparation's folder is called, as a pattern.
-MOST_SIZES = 10  # Images of other sizes that an error names.
 # split -> class -> number of images
 Counts = dict[str, dict[str, int]]
 
@@ -102,7 +92,7 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
     counts = {split: {label: len(images) for label, images in classes.items()}
               for split, classes in listing.items()}
     check(counts)
-    _prepare(form, listing, counts, pixels, home)
+    _prepare(form, listing, counts, pixels, home, log)
     return _open(home)
 
 
@@ -132,7 +122,7 @@ def _open(home: Path) -> Prepared:
 
 
 def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
-             home: Path) -> None:
+             home: Path, log) -> None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         # By mkdir, whose permissions let others read it if files may be read.
@@ -142,7 +132,7 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
         raise InputError(f"the cache folder {home.parent} cannot be written "
                          f"({e}): name another with --cache_dir") from e
     try:
-        checksum, changes = _write(listing, pixels, beside)
+        checksum, changes = write(listing, pixels, beside, log)
         write_index(beside, form.name, checksum, counts, changes)
         try:
             beside.rename(home)
@@ -163,85 +153,3 @@ def _remove_abandoned(cache: Path) -> None:
         with contextlib.suppress(OSError):  # Another's, or just finished.
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(left)
-
-
-def _write(listing: Listing, pixels: Pixels, folder: Path
-           ) -> tuple[str, Changes]:
-    """Write each split's file; returns the checksum and changes of all."""
-    checksum, changes = 0, Changes()
-    flat = {split: [image for images in classes.values() for image in images]
-            for split, classes in listing.items()}
-    bad: list[tuple[Image, Exception]] = []
-    with ThreadPoolExecutor(limits.cpus()) as pool, tqdm(
-            total=sum(map(len, flat.values())), unit="image", leave=False,
-            desc="preparing", file=sys.stdout,
-            disable=not sys.stdout.isatty(),
-            ncols=shutil.get_terminal_size().columns) as bar:
-        for split, images in flat.items():
-            array = _allocate(folder / f"{split}.npy",
-                              (len(images), *pixels.shape))
-            decoded = _decoded(pool, images, pixels, array)
-            try:
-                for i, outcome in enumerate(decoded):
-                    bar.update()
-                    if isinstance(outcome, Changes):
-                        changes += outcome
-                    else:
-                        bad.append((images[i], outcome))
-            except BaseException:  # A signal: what is queued is dropped.
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-            array.flush()
-            checksum = zlib.crc32(array, checksum)
-    if bad:
-        raise InputError(_complaint(bad))
-    return f"{checksum:08x}", changes
-
-
-def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,
-             array: np.ndarray) -> Iterator[Changes | Exception]:
-    """Decode into the array; yields each image's changes, or its fault."""
-    def one(i: int) -> Changes | Exception:
-        try:
-            array[i], changes = pixels.of(images[i])
-        except Exception as e:  # Pillow raises whatever its decoders do.
-            return e
-        return changes
-
-    return pool.map(one, range(len(images)))
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A writable memory map whose space on disk is reserved.
-
-    Unreserved, a full disk would end the process with SIGBUS.
-    """
-    np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
-    if hasattr(os, "posix_fallocate") and path.stat().st_size:
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return np.load(path, mmap_mode="r+")
-
-
-def _complaint(bad: list[tuple[Image, Exception]]) -> str:
-    sizes = [pair for pair in bad if isinstance(pair[1], WrongSize)]
-    others = [pair for pair in bad if not isinstance(pair[1], WrongSize)]
-    remedies = []
-    if sizes:
-        remedies.append("images of other sizes need --resize_filter="
-                        f"{{{','.join(FILTERS)}}}")
-    if others:
-        remedies.append("replace or remove the files that cannot be read")
-    return "\n  ".join([
-        f"{files.number(len(bad), 'image', 'images')} cannot be used; "
-        f"{'; '.join(remedies)}:",
-        *(f"{image.place} {_what(error)}"
-          for image, error in others + sizes[:MOST_SIZES]),
-        *([f"and {len(sizes) - MOST_SIZES:,} more of other sizes"]
-          if len(sizes) > MOST_SIZES else [])])
-
-
-def _what(error: Exception) -> str:
-    if isinstance(error, (WrongSize, files.Unreadable)):
-        return str(error)
-    return f"does not decode ({type(error).__name__}: {error})"
