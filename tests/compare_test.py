@@ -375,7 +375,7 @@ def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
         # Not of what was run; the tasks are counted in the results.
         "eval_samples", "run_dir", "pretrained", "resume", "distribution"}
     other = {"inner_optimizer": "sgd", "inner_loss": "mean",
-             "network": "maml", "inner_frozen": "*/bias",
+             "network": "maml", "inner_frozen": "*/bias", "init": "runs/a",
              "outer_optimizer": "adam", "eval_batch": (3,)}
     assert finished_runs.IMMATERIAL | paper.ALIKE <= known
     for field in dataclasses.fields(omniglot.CONFIG):

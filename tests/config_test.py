@@ -59,7 +59,8 @@ def test_a_path_may_start_at_home(monkeypatch):
     assert c.data_dir == "/home/me/photos" and c.run_dir == "runs/$HOME~"
     for config in (omniglot.CONFIG, mini_imagenet.CONFIG, sine.CONFIG):
         for field in dataclasses.fields(config):
-            assert field.metadata["path"] == field.name.endswith("_dir")
+            assert field.metadata["path"] == (
+                field.name.endswith("_dir") or field.name == "init")
 
 
 def test_gradient_weights():

@@ -23,10 +23,16 @@ from processes import newest, wait_for
 from reptile_tf.configuration import flags as flag_parser
 from reptile_tf.errors import InputError
 from reptile_tf.execution import memory
+from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.evaluation import Evaluator
+from reptile_tf.learning.learner import Learner
+from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.records.lock import Lock
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import command_line as experiment
+from reptile_tf.runs import resuming, training
 
 # For tests of what is around training and evaluation.
 SHORT = ["--meta_iters=2", "--meta_batch=1", "--shots=1", "--transductive",
@@ -52,6 +58,12 @@ def finished(tmp_path_factory):
     return folder, done
 
 
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of a finished run, for a test that changes it."""
+    return shutil.copytree(finished[0], tmp_path / "copied")
+
+
 def test_the_run_directory(finished):
     folder, _ = finished
     assert {p.name for p in folder.iterdir()} == {
@@ -61,6 +73,20 @@ def test_the_run_directory(finished):
     assert Checkpoints(folder / "checkpoints").iterations() == [5, 10, 12]
     assert {p.name for p in (folder / "initialization").iterdir()} >= {
         "saved_model.pb", "variables", "model.keras"}
+
+
+def test_the_initialization_is_the_last_checkpoints_learner(finished):
+    learner = Learner.load(finished[0] / "initialization")
+    # 3 ways, --shots=1,2, and a --eval_batch for both.
+    assert learner.adaptation == AdaptConfig(2, 5, False, ((3, 5),))
+    assert learner.inner == InnerConfig(0.01)
+    arrays, _ = Checkpoints(finished[0] / "checkpoints").load(print)
+    assert int(learner.state.t) == arrays["t"] == 12 * 2
+    for i, (phi, v) in enumerate(zip(learner.weights, learner.state.v,
+                                     strict=True)):
+        np.testing.assert_array_equal(phi, arrays[f"phi/{i}"])
+        assert len(arrays[f"v/{i}"]) == 2
+        np.testing.assert_allclose(v, arrays[f"v/{i}"].mean(0), rtol=1e-6)
 
 
 def test_result_json(finished):
@@ -175,23 +201,19 @@ def test_what_changes_no_number_makes_no_run_again(tmp_path, capsys):
     assert (run / "result.json").read_bytes() == result
 
 
-def test_a_result_that_is_not_whole_is_none(finished):
-    folder, _ = finished
-    directory = RunDirectory(folder)
-    config = flag_parser.parse(["", f"--flagfile={folder / 'flags.cfg'}"],
+def test_a_result_that_is_not_whole_is_none(copied):
+    directory = RunDirectory(copied)
+    config = flag_parser.parse(["", f"--flagfile={copied / 'flags.cfg'}"],
                                tiny.CONFIG, {})
     assert directory.finished(config)
     whole = directory.result.read_text()
-    try:
-        for text in ("{}", whole[:-9], whole.replace('"ways"', '"way"')):
-            directory.result.write_text(text)
-            assert directory.finished(config) is None
-    finally:
-        directory.result.write_text(whole)
+    for text in ("{}", whole[:-9], whole.replace('"ways"', '"way"')):
+        directory.result.write_text(text)
+        assert directory.finished(config) is None
 
 
-def test_pretrained_evaluates_only(finished, capsys):
-    folder, _ = finished
+def test_pretrained_evaluates_only(copied, capsys):
+    folder = copied
     old = json.loads((folder / "result.json").read_text())
     metrics = (folder / "metrics.csv").read_bytes()
     assert main(folder, "--val_classes=4", "--pretrained") == 0
@@ -343,6 +365,42 @@ def test_evaluation_intervals_do_not_change_training(tmp_path):
             np.testing.assert_array_equal(value, other[name])
 
 
+def test_a_checkpoint_is_written_after_half_a_minute(tmp_path, monkeypatch):
+    """Its clock goes on by 20 seconds in each meta-iteration."""
+    done, saved, save, step = 0, [], Checkpoints.save, MetaTrainer.train_step
+
+    def noted(checkpoints, iteration, *content):
+        saved.append(iteration)
+        return save(checkpoints, iteration, *content)
+
+    def slow(*args):
+        nonlocal done
+        done += 1
+        return step(*args)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    monkeypatch.setattr(MetaTrainer, "train_step", slow)
+    clock = types.SimpleNamespace(monotonic=lambda: 20.0 * done)
+    for module in (training, resuming):
+        monkeypatch.setattr(module, "time", clock)
+    assert main(tmp_path / "run", *SHORT, "--meta_iters=7",
+                "--eval_interval=0") == 0
+    assert done == 7 and saved == [0, 2, 4, 6, 7]
+
+
+def test_the_seconds_before_an_interruption_count(tmp_path):
+    run = tmp_path / "run"
+    checkpoints = Checkpoints(run / "checkpoints")
+    assert main(run, *UNTRAINED) == 0
+    arrays, meta = checkpoints.load(print)
+    checkpoints.save(0, arrays, {**meta, "elapsed": 5000.0})
+    (run / "result.json").unlink()
+    assert main(run, *UNTRAINED) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert 5000 <= checkpoints.load(print)[1]["elapsed"] < 5600
+    assert 5000 <= result["wall_seconds"] < 5600
+
+
 def test_the_test_split_alone(tmp_path):
     assert main(tmp_path / "run", *UNTRAINED, "--val_classes=3",
                 "--shots=1,3", "--eval_splits=test") == 0
@@ -433,6 +491,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_in_which_a_process_works_is_left_to_it(tmp_path, capsys):
+    lock = Lock(tmp_path / "in-use")
+    lock.acquire()
+    try:
+        assert main(tmp_path, *UNTRAINED) == 1
+        assert "is in use" in capsys.readouterr().err
+        assert [p.name for p in tmp_path.iterdir()] == ["in-use"]
+    finally:
+        lock.release()
+
+
 def test_pretrained_without_a_checkpoint(tmp_path, capsys):
     assert main(tmp_path / "none", "--pretrained") == 1
     assert "has none: train first" in capsys.readouterr().err
@@ -462,6 +531,55 @@ def test_meta_iters_zero_evaluates_the_untrained_network(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["results"] == result["untrained"]
     assert not (tmp_path / "run" / "initialization").exists()
+
+
+def test_a_run_starts_from_an_initialization(tmp_path, capsys):
+    """phi, (v, t) and, of a saved learner, the network."""
+    first = ["--meta_iters=3", "--shots=1", "--transductive", "--export",
+             "--eval_samples=7", "--eval_interval_samples=7"]
+    assert main(tmp_path / "first", *first) == 0
+    there = tmp_path / "first" / "initialization"
+    capsys.readouterr()
+    # Without a step it has the numbers that it had.
+    assert main(tmp_path / "again", *first, f"--init={there}",
+                "--meta_iters=0", "--noexport") == 0
+    assert "start    meta-trained" in capsys.readouterr().out
+    old, new = (json.loads((tmp_path / name / "result.json").read_text())
+                for name in ("first", "again"))
+    assert new["results"] != old["untrained"]
+    assert new["init"] == str(there) and "init" not in old
+    arrays = [Checkpoints(tmp_path / name / "checkpoints").load(print)[0]
+              for name in ("first", "again")]
+    np.testing.assert_array_equal(arrays[0]["phi/0"], arrays[1]["phi/0"])
+    np.testing.assert_allclose(  # Each slot starts from the mean.
+        arrays[0]["v/0"].mean(0, keepdims=True).repeat(2, 0),
+        arrays[1]["v/0"], rtol=1e-6)
+    assert arrays[0]["t"] == arrays[1]["t"] == 6
+    # Another optimizer has no v, and starts at t = 0.
+    assert main(tmp_path / "sgd", *UNTRAINED, f"--init={there}",
+                "--inner_optimizer=sgd") == 0
+    arrays = Checkpoints(tmp_path / "sgd" / "checkpoints").load(print)[0]
+    assert arrays["t"] == 0 and "v/0" not in arrays
+    # The network of a learner of one's own.
+    own = keras.Sequential([
+        keras.Input([4, 3, 1]), keras.layers.Flatten(),
+        keras.layers.Dense(7, "tanh"), keras.layers.Dense(3)])
+    Learner(own).save(tmp_path / "own")
+    assert main(tmp_path / "trained", *SHORT, "--export",
+                f"--init={tmp_path / 'own'}") == 0
+    learner = Learner.load(tmp_path / "trained" / "initialization")
+    assert [w.shape for w in learner.weights] == [
+        (12, 7), (7,), (7, 3), (3,)]
+    capsys.readouterr()
+    # It belongs to the run.
+    assert main(tmp_path / "trained", *SHORT) == 1
+    assert "--init=" in capsys.readouterr().err
+    for init, message in (
+            ("omniglot_5way_1shot_fomaml", "network from [28, 28, 1] to [5], "
+             "and these tasks go from [4, 3, 1] to [3]"),
+            (tmp_path / "nothing", "nothing holds no learner")):
+        assert main(tmp_path / "bad", *UNTRAINED, f"--init={init}") == 1
+        assert message in capsys.readouterr().err
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
@@ -534,12 +652,11 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path):
     assert a[1]["sampler"] == b[1]["sampler"]
 
 
-def test_a_change_of_threads_is_warned_of(finished, capsys):
-    folder, _ = finished
-    checkpoints = Checkpoints(folder / "checkpoints")
+def test_a_change_of_threads_is_warned_of(copied, capsys):
+    checkpoints = Checkpoints(copied / "checkpoints")
     arrays, meta = checkpoints.load(print)
     meta["environment"]["num_threads"] = 99
     checkpoints.save(12, arrays, meta)
-    assert main(folder, "--val_classes=4", "--pretrained", "--shots=1",
+    assert main(copied, "--val_classes=4", "--pretrained", "--shots=1",
                 "--eval_samples=2", "--transductive") == 0
     assert "warning: num_threads was 99, now" in capsys.readouterr().out

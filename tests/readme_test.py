@@ -35,6 +35,12 @@ SHORTENED = {
         *SHORT, "--allow_partial", "--image_size=20"],
     "run_miniimagenet.py --data_dir=photos": [*SHORT, "--image_size=20"],
     "-m pytest": ["--version"]}
+LOADED = """
+loaded = Learner.load("runs/best").evaluate(tasks)
+assert abs(loaded.mean - best) < 0.05
+trainer.load_state_dict(dict(np.load("runs/state.npz")))
+assert trainer.iteration == 60
+"""
 WITHOUT_THE_PACKAGE = """
 import sys
 assert not any(m.startswith('reptile_tf') for m in sys.modules)
@@ -122,7 +128,11 @@ def forks(demo):
         "lite": ["-c", examples("docs/exports.md", "On a phone")
                  + "\nassert logits.shape == (2, 5)"],
         "own": ["-c", examples("README.md", "Your own model and tasks")
-                + examples("docs/own-models.md", "A loop of your own")]}
+                + examples("docs/own-models.md", "A loop of your own")],
+        "arrays": ["-c", "".join(
+            "\n" + examples("docs/own-models.md", section)
+            for section in ("Your own arrays", "A long training"))
+            + LOADED]}
     for start, more in SHORTENED.items():
         command, = (c for c in python_commands()
                     if " ".join(c).startswith(start))
@@ -178,6 +188,14 @@ def test_the_library_example_runs_and_is_short(demo, forks):
     mean, interval = map(float, output.split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
     assert (demo[0] / "runs/own/model.keras").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_ones_own_arrays_runs(forks):
+    status, output = forks["arrays"]
+    assert status == 0, output
+    assert [line.partition(":")[0] for line in output.splitlines()] == [
+        "20", "40", "60"]
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_the_network_starts_as_the_demonstrations():
 def test_defaults_by_algorithm_yield_to_the_command_line():
     assert parse().meta_step == 0.1
     assert parse("--algorithm=fomaml").outer_optimizer == "adam"
-    assert parse("--algorithm=fomaml", "--meta_step=0.5").meta_step == 0.5
+    assert parse("--algorithm=fomaml", "--meta_step=0.05").meta_step == 0.05
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -26,7 +26,7 @@ GROUPS = {
         "inner_frozen"),
     "The outer loop": (
         "algorithm", "meta_step", "meta_step_final", "meta_batch",
-        "meta_iters", "outer_optimizer", "outer_clip", "gradient_weights",
+        "meta_iters", "init", "outer_optimizer", "outer_clip", "gradient_weights",
         "task_order", "seed"),
     "Evaluation": (
         "eval_iters", "eval_batch", "eval_samples", "eval_interval",

@@ -65,8 +65,14 @@ class RunFlags:
         0.0, "epsilon that it is annealed to, linearly", True)
     meta_batch: int = flag(5, "n, tasks per meta-iteration", True)
     meta_iters: int = flag(
-        100_000, "outer steps of the run; 0 evaluates the untrained network",
-        True)
+        100_000, "outer steps of the run; 0 evaluates the network that it "
+        "starts from", True)
+    init: str = flag(
+        "", "start from an initialization instead of random weights, with its "
+        "network and, for the same inner optimizer, its (v, t): a run's "
+        "initialization/ or another saved learner's folder, or the name of "
+        "one that comes with the package; --meta_iters=0 evaluates it", True,
+        path=True)
     outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
         ("sgd", "adam"))

@@ -17,6 +17,7 @@ import numpy as np
 from reptile_tf import networks, tasks
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
+from reptile_tf.datasets.splits import start_name
 from reptile_tf.datasets.task_source import TaskSource
 from reptile_tf.errors import InputError
 from reptile_tf.learning.evaluation import Score, mean_squared_error
@@ -179,12 +180,12 @@ def load(config: SineConfig) -> Sines:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Mean squared error by steps, of the untrained and trained networks."""
+    """Mean squared error by steps, before and after meta-training."""
     number = {kind: result[kind][0]["tasks"]
               for kind in ("untrained", "results")}
     lines = ["mean squared error on test tasks (95 % interval over "
              f"{number['untrained']:,} and {number['results']:,} tasks)",
-             f"  {'points':>6} {'steps':>6}{'untrained':>20}"
+             f"  {'points':>6} {'steps':>6}{start_name(result):>20}"
              f"{'meta-trained':>20}"]
     for old, new in zip(result["untrained"], result["results"], strict=True):
         cells = "".join(f"{r['mse']:>11.3f} ±{r['ci95'] or 0:>7.3f}"

@@ -1,4 +1,4 @@
-"""The splits of a data set in results: their names, the one reported."""
+"""What results are of, for people: splits, the one reported, the start."""
 
 from typing import Any
 
@@ -18,3 +18,8 @@ def reported_split(result: dict[str, Any]) -> str:
     """Whose classes those are, for people; test where there are none."""
     rows = reported_rows(result)
     return SPLIT_NAMES[rows[0]["split"] if rows else "test"]
+
+
+def start_name(result: dict[str, Any]) -> str:
+    """What was before meta-training: its rows are result["untrained"]."""
+    return "start" if result.get("init") else "untrained"

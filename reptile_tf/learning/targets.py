@@ -90,7 +90,8 @@ def _require_comparable(model, loss, own, dtype, output, name) -> None:
         raise InputError(
             message + f"the loss compares {TRIAL} of them to shape "
             f"{_text(losses)}, and must give one or more losses for each. "
-            "Give targets of the outputs' shape")
+            + ("A loss of Keras does with reduction=None" if losses.rank == 0
+               else "Give targets of the outputs' shape"))
 
 
 @functools.lru_cache(64)

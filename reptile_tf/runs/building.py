@@ -1,30 +1,75 @@
-"""What a run is made of: its trainer and its evaluator."""
+"""What a run is made of: its start, its trainer and its evaluator."""
+
+from pathlib import Path
 
 import keras
 
+from reptile_tf import trained
 from reptile_tf.configuration.config import Config
 from reptile_tf.datasets.task_source import TaskSource
+from reptile_tf.errors import InputError
 from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_training import MetaTrainer
+from reptile_tf.learning.optimizers import InnerState
+
+
+def start_of(source: TaskSource, config: Config
+             ) -> tuple[keras.Model, InnerState | None]:
+    """The network before meta-training, and the (v, t) that belong to it.
+
+    Of --init the initialization's, else the data set's and zeros (None).
+
+    Raises:
+      InputError: no initialization, or one of other examples or ways.
+    """
+    own = source.network()
+    if not config.init:
+        return own, None
+    given = (trained.load(config.init) if config.init in trained.names()
+             else Learner.load(Path(config.init)))
+    (there, ways), (here, asked) = (
+        [list(x[0].shape[1:]) for x in (model.inputs, model.outputs)]
+        for model in (given.architecture, own))
+    if (there, ways) != (here, asked):
+        raise InputError(
+            f"init={config.init} is a network from {there} to {ways}, and "
+            f"these tasks go from {here} to {asked}: use the flags that say "
+            "what its examples were, or another initialization")
+    return given.model, given.state
 
 
 def learner_of(source: TaskSource, config: Config, model: keras.Model,
-               engine: engines.Engine | None = None) -> Learner:
-    """An untrained learner of a run, which chooses its engine."""
-    return Learner(model, config.inner, source.loss, config.adaptation,
-                   engine or engines.choose(model, config.jit_compile))
+               engine: engines.Engine | None = None,
+               state: InnerState | None = None) -> Learner:
+    """The learner of a run at its start, which chooses its engine.
+
+    Args:
+      source, config: of the run.
+      model: the network.
+      engine: None chooses by the model.
+      state: (v, t) to start from, if the inner optimizer keeps such; else
+        zeros.
+    """
+    learner = Learner(model, config.inner, source.loss, config.adaptation,
+                      engine or engines.choose(model, config.jit_compile))
+    kinds = [(len(s.v), len(s.m)) for s in (state, learner.state) if s]
+    if len(set(kinds)) < len(kinds):
+        learner.state = state
+    return learner
 
 
 def trainer_of(source: TaskSource, config: Config, model: keras.Model,
                replicas: Replicas | None = None,
-               engine: engines.Engine | None = None) -> MetaTrainer:
-    """The trainer of a run, at its start."""
+               engine: engines.Engine | None = None,
+               state: InnerState | None = None) -> MetaTrainer:
+    """The trainer of a run, at its start; arguments as of `learner_of`."""
     return MetaTrainer(
-        learner_of(source, config, model, engine), config.meta, source.lookup,
-        iterations_per_call=source.iterations_per_call, replicas=replicas)
+        learner_of(source, config, model, engine, state), config.meta,
+        source.lookup, iterations_per_call=source.iterations_per_call,
+        replicas=replicas)
 
 
 def evaluator_of(source: TaskSource, config: Config, learner: Learner,

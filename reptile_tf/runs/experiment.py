@@ -27,7 +27,8 @@ class Experiment:
       replicas: that share the work; None means one.
 
     Attributes:
-      source, model, trainer, evaluator, sampler: what it runs.
+      source, trainer, evaluator, sampler: what it runs.
+      model, state: what it starts from.
       rng: the sampler's whole state.
       fingerprint: of the data.
       elapsed: seconds of the run before this process.
@@ -54,13 +55,14 @@ class Experiment:
                 f"split, it has {', '.join(self.source.splits)}: use one of "
                 "them or all; --val_classes=100 sets Omniglot's validation "
                 "characters apart")
-        self.model = self.source.network()
+        self.model, self.state = building.start_of(self.source, config)
         self.trainer = building.trainer_of(
             self.source, config, self.model, self.replicas,
             fitting(self.model, config,
                     engines.choose(self.model, config.jit_compile),
                     self.replicas.number,
-                    lambda tasks: -self.replicas.maximum(-tasks)[0]))
+                    lambda tasks: -self.replicas.maximum(-tasks)[0]),
+            self.state)
         learner = self.trainer.learner
         self.evaluator = building.evaluator_of(self.source, config, learner,
                                                self.replicas)

@@ -42,17 +42,17 @@ def _score_cell(run: Experiment, learner: Learner, split: str, number: int,
 
 
 def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
-    """Evaluate phi and the untrained network on every split.
+    """Evaluate phi, and what it was at the start, on every split.
 
     What was scored before a stop is not scored again.
     """
     c, learner, iteration = run.config, run.trainer.learner, (
         run.trainer.iteration)
     run.log.info("final evaluation: %s tasks a cell of the "
-                 "initialization, %s of the untrained network",
+                 "initialization, %s of the network at the start",
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
-    untrained = learner_of(run.source, c, run.source.network(),
-                           learner.engine)
+    untrained = learner_of(run.source, c, run.model, learner.engine,
+                           run.state)
     splits = run.source.splits if c.eval_splits == "all" else (
         c.eval_splits,)
     sources = {"results": (learner, c.eval_samples),
@@ -78,6 +78,7 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
         "algorithm": c.algorithm, "dataset": run.dataset.NAME,
         "data_source": run.source.source, "ways": c.ways,
         "shots": list(c.shots), "seed": c.seed,
+        **({"init": c.init} if c.init else {}),
         "meta_iters": iteration, "commit": commit(),
         **run.environment(), "wall_seconds": round(run.seconds(), 1),
         **run.source.facts(lambda x: learner.inner_loop.outputs(

@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from reptile_tf.datasets.splits import reported_rows, reported_split
+from reptile_tf.datasets.splits import (
+    reported_rows,
+    reported_split,
+    start_name,
+)
 
 
 def mode_name(transductive: bool) -> str:
@@ -11,7 +15,7 @@ def mode_name(transductive: bool) -> str:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Accuracy of the untrained and of the meta-trained network.
+    """Accuracy of the network before and after meta-training.
 
     On test classes; on those that were evaluated alone, if they were.
     """
@@ -20,7 +24,7 @@ def table(result: dict[str, Any]) -> list[str]:
               for r in result["untrained"]}
     lines = [f"accuracy on {reported_split(result)} classes, "
              f"{result['ways']}-way, % (95 % interval over tasks)",
-             f"  {'':26}{'untrained':>16}{'meta-trained':>16}"]
+             f"  {'':26}{start_name(result):>16}{'meta-trained':>16}"]
     for row in rows:
         old = before[row["split"], row["shots"], row["transductive"]]
         cells = "".join(
