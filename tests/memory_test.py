@@ -179,16 +179,17 @@ def test_what_helps_is_named(monkeypatch, more, remedies):
 
 
 def test_the_tail_and_the_support_set_count():
-    """5 ways: a tail of 15 is 75; 16 of 31 is half of 5-shot's scored 26."""
+    """5 ways: a tail of 15 is 75; 13 is half of 5-shot's scored 26, 5 of
+    1-shot's 6 the mini-batch, 38 half of 15 queries'."""
     engine, model = Engine(True, True, "compiled"), two_by_two()
     maml = ["--algorithm=maml", "--inner_iters=3", "--meta_batch=1"]
     plain, tail = (required_memory.training(
         model, configuration(*maml, *more), engine).tensors
         for more in ([], ["--train_shots=16", "--tail_shots=15"]))
     assert tail - plain == (75 - 10) * 2 * 4 * 206
-    for shots, examples in ((5, 13), (1, 5)):
-        assert required_memory.evaluation(
-            model, configuration(f"--shots={shots}"), engine, 2
+    for shots, queries, examples in ((5, 1, 13), (1, 1, 5), (1, 15, 38)):
+        assert required_memory.evaluation(model, configuration(
+            f"--shots={shots}", f"--eval_queries={queries}"), engine, 2
         ).tensors == 2 * (2 * 4 * 206 * examples + 4 * 4 * 321)
 
 

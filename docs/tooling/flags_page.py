@@ -29,7 +29,7 @@ GROUPS = {
         "meta_iters", "init", "outer_optimizer", "outer_clip", "gradient_weights",
         "task_order", "seed"),
     "Evaluation": (
-        "eval_iters", "eval_batch", "eval_samples", "eval_interval",
+        "eval_iters", "eval_batch", "eval_queries", "eval_samples", "eval_interval",
         "eval_interval_samples", "eval_splits", "transductive"),
     "The run": ("run_dir", "resume", "pretrained", "export"),
     "The machine": (

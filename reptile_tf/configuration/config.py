@@ -28,10 +28,12 @@ class Config(RunFlags):
 
     Attributes:
       ways: N, the ways of a task; 1 where examples have no classes.
+      eval_queries: test examples per class of an evaluation task.
       modes: the transductive settings to evaluate.
     """
 
     ways: ClassVar[int] = 1
+    eval_queries: ClassVar[int] = 1
     modes: ClassVar[tuple[bool, ...]] = (True,)
 
     @property

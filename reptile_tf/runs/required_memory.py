@@ -58,10 +58,11 @@ def evaluation(model: keras.Model, config: Config, engine: Engine, tasks: int
     needed = []
     for shots, batch in config.evaluations():
         # The queries as one batch, or each with the support set.
-        scored = config.ways if all(config.modes) else (
-            config.ways * shots + 1)
+        scored = [config.ways * (config.eval_queries if mode else shots)
+                  + (not mode) for mode in config.modes]
         needed.append(estimate(
-            model, engine, tasks, config.eval_iters, batch, -(-scored // 2)))
+            model, engine, tasks, config.eval_iters, batch,
+            -(-max(scored) // 2)))
     return max(needed)
 
 

@@ -95,21 +95,35 @@ def evaluation_tasks(
     replacement: bool,
     num_tasks: int,
     rng: np.random.Generator,
+    queries: int = 1,
 ) -> EvaluationTasks:
     """Draw `num_tasks` evaluation tasks.
 
-    Each draws shots + 1 examples per class; the first-drawn one is the test
-    example of its class. There is no tail: evaluation is the same for all
-    algorithms.
+    Each draws shots + queries examples per class; those drawn first are the
+    test examples of their class, of which the paper has one. There is no tail:
+    evaluation is the same for all algorithms.
+
+    Args:
+      classes: as for `draw_examples`.
+      ways: N.
+      shots: K.
+      batch: B, examples of a mini-batch.
+      num_batches: inner steps.
+      replacement: see `TaskConfig`.
+      num_tasks: T.
+      rng: a generator.
+      queries: test examples per class.
     """
-    labels = np.repeat(np.arange(ways, dtype=np.int32), shots)
-    queries = np.arange(ways, dtype=np.int32)
+    places = np.arange(ways, dtype=np.int32)
+    labels, asked = np.repeat(places, shots), np.repeat(places, queries)
 
     def draw() -> tuple[np.ndarray, ...]:
-        drawn = draw_examples(classes, ways, shots + 1, rng).astype(np.int32)
-        support = drawn[:, 1:].ravel()
+        drawn = draw_examples(classes, ways, shots + queries,
+                              rng).astype(np.int32)
+        support = drawn[:, queries:].ravel()
         steps = mini_batches(support.size, batch, num_batches, replacement,
                              rng)
-        return support, labels, steps.astype(np.int32), drawn[:, 0], queries
+        return (support, labels, steps.astype(np.int32),
+                drawn[:, :queries].ravel(), asked)
 
     return stacked(EvaluationTasks, [draw() for _ in range(num_tasks)])

@@ -25,6 +25,9 @@ class ImageConfig(Config):
         "reptile, of the Reptile rows (Nichol et al., arXiv 1803.02999); "
         "maml, of the MAML and FOMAML rows (Finn et al., arXiv 1703.03400)",
         True, NETWORKS)
+    eval_queries: int = flag(
+        1, "test examples per class of an evaluation task: the paper's 1; "
+        "others often report 15")
     transductive: bool | None = flag(
         None, "batch norm over all test examples of a task at once; unset "
         "evaluates both modes")
@@ -42,6 +45,7 @@ class ImageConfig(Config):
 
     def check(self) -> None:
         at_least(self, 2, "classes")  # Of one, every answer is right.
+        at_least(self, 1, "eval_queries")
         super().check()
 
     def check_data(self, splits: dict[str, list],
@@ -67,9 +71,11 @@ class ImageConfig(Config):
                 + (f", or use --classes={len(sizes)} or fewer" if sizes
                    else ""))
         shots, train_shots = max(self.shots), self.task.train_shots
-        flag, value, test = "shots", shots, 1
-        if split == "train" and train_shots > shots + 1:
+        flag, value, test = "shots", shots, self.eval_queries
+        if split == "train" and train_shots > shots + test:
             flag, value, test = "train_shots", train_shots, 0
+        to_test_on = {0: "", 1: " and one to test on"}.get(
+            test, f" and --eval_queries={test} to test on")
         small = {label: size for label, size in sizes.items()
                  if size < value + test}
         if small:
@@ -79,8 +85,8 @@ class ImageConfig(Config):
                 f"class {split}/{least} has "
                 f"{files.number(size, 'image', 'images')}, {value + test} are "
                 "needed "
-                f"(--{flag}={value}{' and one to test on' if test else ''})"
+                f"(--{flag}={value}{to_test_on})"
                 + (f"; {len(small):,} more of {split} have too few" if small
                    else "") + ": add images, remove what is too small"
                 + (f", or use --{flag}={size - test} or fewer"
-                   if size > (1 if test else shots) else ""))
+                   if size > (test or shots) else ""))

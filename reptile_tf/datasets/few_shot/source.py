@@ -88,7 +88,7 @@ class FewShotImages(TaskSource):
         c = self.config
         return tasks.evaluation_tasks(
             self.data.splits[split], c.classes, shots, batch, c.eval_iters,
-            c.replacement, number, rng)
+            c.replacement, number, rng, c.eval_queries)
 
     def row(self, split: str, shots: int, batch: int, score: Score
             ) -> dict[str, Any]:
