@@ -12,6 +12,11 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, its first line; its class, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def of_extra(module: str, extra: str, feature: str) -> ModuleType:
     """Import what `pip install .` leaves to one of its extras.
 

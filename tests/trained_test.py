@@ -130,7 +130,7 @@ def test_what_is_published_is_made_of_a_run(monkeypatch, tmp_path, name):
     assert trained.load(name).adaptation == reptile_tf.load(name).adaptation
     for other, message in (
             (lines.replace("--meta_iters=", "--meta_iters=1"),
-             r"not trained with --meta_iters=\d+ of configs"),
+             r"another configuration: --meta_iters=1\d+ there"),
             (lines.replace("--data=auto", "--data=synthetic"), "glyphs")):
         (run / "flags.cfg").write_text(other)
         with pytest.raises(InputError, match=message):

@@ -26,11 +26,12 @@ GROUPS = {
         "inner_frozen"),
     "The outer loop": (
         "algorithm", "meta_step", "meta_step_final", "meta_batch",
-        "meta_iters", "init", "outer_optimizer", "outer_clip", "gradient_weights",
-        "task_order", "seed"),
+        "meta_iters", "init", "outer_optimizer", "outer_clip",
+        "gradient_weights", "task_order", "seed"),
     "Evaluation": (
-        "eval_iters", "eval_batch", "eval_queries", "eval_samples", "eval_interval",
-        "eval_interval_samples", "eval_splits", "transductive"),
+        "eval_iters", "eval_batch", "eval_queries", "eval_samples",
+        "eval_interval", "eval_interval_samples", "eval_splits",
+        "transductive"),
     "The run": ("run_dir", "resume", "pretrained", "export"),
     "The machine": (
         "num_threads", "jit_compile", "mixed_bfloat16", "tf32",

@@ -6,7 +6,6 @@ FLAGFILE is the name of one of configs/, without .cfg, and the initialization's.
 NOTE is what the card says about the training beyond the run's own record.
 """
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -95,13 +94,9 @@ def publish(run: Path, name: str, note: str) -> None:
     config = flags.parse(
         ["", f"--flagfile={ROOT}/configs/{name}.cfg",
          f"--seed={result['seed']}"], omniglot.CONFIG, omniglot.DEFAULTS)
-    trained_with = RunDirectory(run).flags()
-    for field in dataclasses.fields(config):
-        line = config.lines().get(field.name)
-        if field.metadata["training"] and line != trained_with.get(field.name):
-            raise InputError(f"{run} was not trained with {line} of "
-                             f"configs/{name}.cfg: give its own flagfile")
-    if trained_with["data"] == "--data=synthetic":
+    directory = RunDirectory(run)
+    directory.require_trained_with(config)
+    if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
     result["data_source"] = result["data_source"].split(" in ")[0]

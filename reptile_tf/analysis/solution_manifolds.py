@@ -138,11 +138,6 @@ PICTURES = {
 }
 
 
-def mean_squared_distance(phi: np.ndarray, curves: np.ndarray) -> float:
-    """Over curves given as points [n, M, d]."""
-    return float(np.square(curves - phi).sum(-1).min(-1).mean())
-
-
 def affine_error() -> tuple[float, float]:
     """Relative error of Reptile's last phi, and of its first."""
     subspaces = affine_subspaces()

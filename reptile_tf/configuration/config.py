@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from reptile_tf.configuration import checks
 from reptile_tf.configuration.run_flags import RunFlags
@@ -39,19 +39,17 @@ class Config(RunFlags):
     @property
     def inner(self) -> InnerConfig:
         """The inner optimizer's part."""
-        return InnerConfig(self.learning_rate, self.inner_optimizer,
-                           self.inner_loss, self.weight_decay,
-                           self.mixed_bfloat16, self.inner_beta1,
-                           self.inner_frozen)
+        return self._part(InnerConfig)
 
     @property
     def meta(self) -> MetaConfig:
         """The outer loop's part."""
-        return MetaConfig(
-            self.algorithm, self.meta_step, self.meta_step_final,
-            self.meta_batch, self.meta_iters, self.outer_optimizer,
-            self.outer_clip, self.task_order, self.recompute_gradients,
-            self.gradient_weights)
+        return self._part(MetaConfig)
+
+    def _part(self, kind: type) -> Any:
+        """A part whose fields are called as its flags are."""
+        return kind(**{field.name: getattr(self, field.name)
+                       for field in dataclasses.fields(kind)})
 
     @property
     def task(self) -> TaskConfig:

@@ -68,11 +68,19 @@ class TaskSource(abc.ABC):
     @abc.abstractmethod
     def row(self, split: str, shots: int, batch: int, score: Score
             ) -> dict[str, Any]:
-        """A row of result.json."""
+        """A row of result.json.
+
+        It has split, tasks and ci95, and of classes shots, transductive and
+        accuracy, or else points, steps and mse; more as you like.
+        """
 
     @abc.abstractmethod
     def curve_values(self, rows: list[dict[str, Any]]) -> dict[str, float]:
-        """What a periodic evaluation records, by the metric's name."""
+        """What a periodic evaluation records, by the metric's name.
+
+        A name that begins with accuracy is shown in percent; one with
+        _5shot or _5points in it is compared among runs alike at that K.
+        """
 
     @abc.abstractmethod
     def headline(self, rows: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, first_line
 from reptile_tf.execution.cluster import Cluster, cluster_of
 from reptile_tf.execution.replicas import Replicas
 
@@ -121,7 +121,7 @@ def replicas_of(distribution: str, say: Callable[[str], None]) -> Replicas:
     except tf.errors.OpError as e:
         raise InputError(
             f"worker {cluster.index} of {', '.join(cluster.addresses)} cannot "
-            f"start ({e.message.strip().splitlines()[0]}): name free ports of "
+            f"start ({first_line(e)}): name free ports of "
             "machines that reach one another in TF_CONFIG, and start all "
             "workers") from e
     say(f"distribution: {distribution}, {found.number} replicas")

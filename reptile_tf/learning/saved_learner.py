@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, first_line
 from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.initialization import Initialization
 from reptile_tf.learning.losses import Loss, cross_entropy, squared_error
@@ -173,7 +173,7 @@ def load(directory: Path, loss: Loss | None = None
     except (TypeError, ValueError) as e:
         raise InputError(
             f"{directory / KERAS_FILE} cannot be read "
-            f"({str(e).strip().splitlines()[0]}): register layers and "
+            f"({first_line(e)}): register layers and "
             "functions of your own before, by the decorator "
             "keras.saving.register_keras_serializable(); for a lambda call "
             "keras.config.enable_unsafe_deserialization()") from e

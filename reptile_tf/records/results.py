@@ -8,10 +8,10 @@ def check_result(result: dict[str, Any]) -> None:
     for name, kind in (("algorithm", str), ("dataset", str),
                        ("data_source", str), ("ways", int), ("seed", int),
                        ("meta_iters", int), ("wall_seconds", (int, float)),
-                       ("results", list)):
+                       ("results", list), ("untrained", list)):
         if not isinstance(result[name], kind):
             raise TypeError(f"{name} is {result[name]!r}")
-    for row in result["results"]:
+    for row in result["results"] + result["untrained"]:
         value = "mse" if "mse" in row else "accuracy"
         for name in ("split", "tasks", value, "ci95", *(
                 ("points", "steps") if value == "mse"

@@ -84,7 +84,7 @@ class RunDirectory:
         # A start that failed, for lack of data, leaves only its flags.
         started = bool(content) and content != [self._flags.name]
         if started:
-            self._compare(config)
+            self.require_trained_with(config)
         if config.pretrained and not self.checkpoints.paths():
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
@@ -159,7 +159,8 @@ class RunDirectory:
         """`flags`; a flag that is newer than the run had its default."""
         return {**type(config)().lines(), **self.flags()}
 
-    def _compare(self, config: Config) -> None:
+    def require_trained_with(self, config: Config) -> None:
+        """Raise InputError if training flags were others."""
         changed = self._changed(config)
         differ = ["{} there, {} asked for".format(*changed[name])
                   for name in config.training_flags() if name in changed]

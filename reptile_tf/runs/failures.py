@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, first_line
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
          errno.EFBIG, errno.EIO)
@@ -41,7 +41,7 @@ def as_input_errors(progress: Callable[[], str]) -> Iterator[None]:
 
 def explained(error: Exception) -> str | None:
     """What happened and what to do; None if it is no machine's failure."""
-    first = str(error).strip().partition("\n")[0]
+    first = first_line(error)
     if isinstance(error, (OSError, tf.errors.OpError)) and (
             getattr(error, "errno", None) in _DISK
             or _DISK_TEXT.search(first)):

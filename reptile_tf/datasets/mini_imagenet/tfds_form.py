@@ -14,7 +14,7 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     stats,
 )
 from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError, of_extra
+from reptile_tf.errors import InputError, first_line, of_extra
 
 STORED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -53,7 +53,7 @@ def _of_tfds(home: Path) -> Listing:
         raise InputError(
             f"{home} is not a whole prepared mini_imagenet of "
             f"tensorflow-datasets ({type(e).__name__}: "
-            f"{str(e).splitlines()[0]}): build it again with `tfds build`"
+            f"{first_line(e)}): build it again with `tfds build`"
         ) from e
 
 

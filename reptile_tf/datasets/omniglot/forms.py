@@ -9,7 +9,7 @@ from pathlib import Path
 from reptile_tf.datasets import files
 from reptile_tf.datasets.omniglot.drawings import Drawing
 from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError, of_extra
+from reptile_tf.errors import InputError, first_line, of_extra
 
 NAME = "omniglot"
 ARCHIVES = ("images_background.zip", "images_evaluation.zip")
@@ -95,7 +95,7 @@ def _from_tfds(folder: Path) -> Iterator[Drawing]:
     except Exception as e:
         raise InputError(
             f"{folder} is not a whole prepared omniglot of tensorflow-datasets "
-            f"({type(e).__name__}: {str(e).splitlines()[0]}): prepare it "
+            f"({type(e).__name__}: {first_line(e)}): prepare it "
             "again, or use another --data_dir") from e
 
 

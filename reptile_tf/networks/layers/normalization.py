@@ -146,7 +146,6 @@ class BatchNormalization(keras.layers.Layer):
       epsilon: added to the variance.
       center: whether there is a beta.
       scale: whether there is a gamma.
-      axis: the features' axis; only the last one.
       fused: use `fused` for float32 images. Much faster on large ones; it
         does not vectorize over tasks.
     """
@@ -156,13 +155,12 @@ class BatchNormalization(keras.layers.Layer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        axis: int = -1,
         fused: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.epsilon, self.center, self.scale = epsilon, center, scale
-        self.axis, self.fused = axis, fused
+        self.fused = fused
         self.supports_masking = True
 
     @classmethod
