@@ -1,12 +1,11 @@
 """The paper's numbers, tables 1 and 2 (section 6.1), and what made them.
 
-Reptile: tables 3 to 5 of the paper. MAML and FOMAML, which the paper copied:
-Finn et al. (2017), appendix A.1, and their code; configs/ has all of them as
-flagfiles.
+What made them is in the flagfiles of configs/.
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reptile_tf.compare.finished_runs import (
@@ -16,13 +15,15 @@ from reptile_tf.compare.finished_runs import (
     evaluation_batch,
     text_of,
 )
+from reptile_tf.configuration import flagfiles, flags
+from reptile_tf.configuration.config import Config
 
 # Flags that change a number by rounding alone, and the order of the tasks, by
 # less than seeds do (results/README.md).
 ALIKE = frozenset(("jit_compile", "recompute_gradients", "task_order"))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Published:
     """A cell of table 1 or 2.
 
@@ -86,18 +87,8 @@ _ROWS = {
     ("reptile", True): ((97.68, 0.04), (99.48, 0.06), (89.43, 0.14),
                         (97.12, 0.32), (49.97, 0.32), (65.99, 0.58)),
 }
-# By (data set, ways). Reptile: learning_rate, inner_batch, inner_iters,
-# train_shots, meta_iters, eval_batch by shots.
-_REPTILE = {
-    ("omniglot", 5): (0.001, 10, 5, 10, 100_000, {1: 5, 5: 5}),
-    ("omniglot", 20): (0.0005, 20, 10, 10, 200_000, {1: 10, 5: 10}),
-    ("miniimagenet", 5): (0.001, 10, 8, 15, 100_000, {1: 5, 5: 15})}
-# MAML: their step size, steps in training and in testing, tasks by shots,
-# and the bound on the meta-gradient.
-_FINN = {
-    ("omniglot", 5): (0.4, 1, 3, {1: 32, 5: 32}, 0.0),
-    ("omniglot", 20): (0.1, 5, 5, {1: 16, 5: 16}, 0.0),
-    ("miniimagenet", 5): (0.01, 5, 10, {1: 4, 5: 2}, 10.0)}
+# Test tasks of a cell, by algorithm.
+_TASKS = {"reptile": 10_000, "maml": 600, "fomaml": 600}
 
 
 def published(dataset: str, ways: int, shots: int, algorithm: str,
@@ -113,10 +104,11 @@ def published(dataset: str, ways: int, shots: int, algorithm: str,
     column, row = (dataset, ways, shots), (algorithm, transductive)
     if column not in _COLUMNS or row not in _ROWS:
         return None
-    values = _values(dataset, ways, shots, algorithm)
+    settings = _settings(dataset, ways, shots, algorithm)
     return Published(
-        *_ROWS[row][_COLUMNS.index(column)], values["meta_iters"],
-        values["eval_samples"], _settings(dataset, ways, shots, algorithm))
+        *_ROWS[row][_COLUMNS.index(column)],
+        int(settings[0]["meta_iters"].partition("=")[2]), _TASKS[algorithm],
+        settings)
 
 
 def usual_settings(run: Run, shots: int | None) -> dict[str, str]:
@@ -130,71 +122,40 @@ def usual_settings(run: Run, shots: int | None) -> dict[str, str]:
     published = (dataset, ways, shots) in _COLUMNS and any(
         run.algorithm == algorithm for algorithm, _ in _ROWS)
     if not published:
-        return _lines(dataset, shots, {"algorithm": run.algorithm})
+        module = DATASETS[dataset]
+        return _lines(module.CONFIG(**{
+            **module.DEFAULTS, **module.BY_ALGORITHM.get(run.algorithm, {}),
+            "algorithm": run.algorithm}), shots)
     ours = run.settings(shots)
     return max(_settings(dataset, ways, shots, run.algorithm), key=lambda s: (
         sum(ours.get(name) == line for name, line in s.items())))
 
 
+@functools.cache
 def _settings(dataset: str, ways: int, shots: int, algorithm: str
               ) -> tuple[dict[str, str], ...]:
-    """The lines of the published run's flags, all that are as good."""
-    values = _values(dataset, ways, shots, algorithm)
-    return tuple(_lines(dataset, shots, values | other)
-                 for other in ({}, *_also(dataset, algorithm)))
-
-
-def _values(dataset: str, ways: int, shots: int, algorithm: str
-            ) -> dict[str, Any]:
-    rows = _reptile if algorithm == "reptile" else _finn
-    return rows(dataset, ways, shots) | {
-        "algorithm": algorithm, "classes": ways, "shots": (shots,),
-        "inner_loss": "sum", "inner_beta1": 0.0, "weight_decay": 1.0,
-        "replacement": False}
-
-
-def _reptile(dataset: str, ways: int, shots: int) -> dict[str, Any]:
-    rate, batch, steps, train_shots, meta_iters, eval_batch = _REPTILE[
-        dataset, ways]
-    return {
-        "inner_optimizer": "adam", "learning_rate": rate,
-        "inner_batch": batch, "inner_iters": steps, "train_shots": train_shots,
-        "tail_shots": 0, "outer_optimizer": "sgd", "outer_clip": 0.0,
-        "meta_step": 1.0, "meta_step_final": 0.0, "meta_batch": 5,
-        "meta_iters": meta_iters, "eval_batch": (eval_batch[shots],),
-        "eval_iters": 50, "eval_samples": 10_000}
-
-
-def _finn(dataset: str, ways: int, shots: int) -> dict[str, Any]:
-    """Their loss is the sum over K, so that with ours alpha and the bound are
-    alpha / K and K times the bound; the step on the queries is one more."""
-    rate, steps, eval_steps, tasks, clip = _FINN[dataset, ways]
-    queries = 15 if dataset == "miniimagenet" else shots
-    return {
-        "inner_optimizer": "sgd", "learning_rate": rate / shots,
-        "inner_batch": ways * shots, "inner_iters": steps + 1,
-        "train_shots": shots + queries, "tail_shots": queries,
-        "outer_optimizer": "adam", "outer_clip": clip * shots,
-        "network": "maml", "inner_frozen": "norm*/beta",
-        "meta_step": 0.001, "meta_step_final": 0.001,
-        "meta_batch": tasks[shots], "meta_iters": 60_000,
-        "eval_batch": (ways * shots,), "eval_iters": eval_steps,
-        "eval_samples": 600}
-
-
-def _also(dataset: str, algorithm: str) -> list[dict[str, Any]]:
-    """Values as good as the defaults: images of the size need no filter, and
-    Finn et al.'s code, not their paper, sets 100 characters apart."""
-    if dataset == "miniimagenet":
-        return [{"resize_filter":
-                 "nearest" if algorithm == "reptile" else "lanczos"}]
-    return [] if algorithm == "reptile" else [{"val_classes": 100}]
-
-
-def _lines(dataset: str, shots: int | None, values: dict[str, Any]
-           ) -> dict[str, str]:
+    """The lines of the published run's flags, all that are as good: those of
+    its flagfile."""
+    name = f"{dataset}_{ways}way" + (
+        "" if algorithm == "reptile" else f"_{shots}shot_{algorithm}")
     module = DATASETS[dataset]
-    lines = module.CONFIG(**{
-        **module.DEFAULTS,
-        **module.BY_ALGORITHM.get(values["algorithm"], {}), **values}).lines()
+    config = flags.parse(
+        ["", f"--flagfile={flagfiles.FOLDER / name}.cfg", "--data_dir=."],
+        module.CONFIG, module.DEFAULTS)
+    return tuple(_lines(dataclasses.replace(config, **other), shots)
+                 for other in _as_good(dataset, algorithm))
+
+
+def _as_good(dataset: str, algorithm: str) -> list[dict[str, Any]]:
+    """What may be otherwise: images of the size need no filter, and Finn et
+    al.'s code, not their paper, sets 100 characters apart."""
+    if dataset == "miniimagenet":
+        return [{}, {"resize_filter":
+                     "nearest" if algorithm == "reptile" else "lanczos"}]
+    return [{}] if algorithm == "reptile" else [
+        {"val_classes": 0}, {"val_classes": 100}]
+
+
+def _lines(config: Config, shots: int | None) -> dict[str, str]:
+    lines = config.lines()
     return lines | evaluation_batch(lines, shots)
