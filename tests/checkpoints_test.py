@@ -5,6 +5,7 @@ import pytest
 
 from reptile_tf.errors import InputError
 from reptile_tf.records.checkpoints import Checkpoints
+from reptile_tf.whole_files import beside
 
 
 def save(checkpoints, *iterations):
@@ -57,6 +58,10 @@ def test_all_corrupt_is_an_error(tmp_path):
 
 def test_a_half_written_file_is_not_a_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    save(checkpoints, 1)
-    (tmp_path / "checkpoint-000000002.tmp").write_bytes(b"half")
+    save(checkpoints, 1, 2)
+    two = checkpoints.paths()[-1]
+    two.rename(beside(two))  # As a process leaves it that is killed.
     assert checkpoints.iterations() == [1]
+    assert checkpoints.load(pytest.fail)[0]["t"] == 1
+    save(checkpoints, 2)
+    assert [*tmp_path.iterdir()] == checkpoints.paths()

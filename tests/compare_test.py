@@ -102,6 +102,7 @@ def test_mean_and_sample_deviation_over_seeds(three, capsys):
     assert row["std"] == pytest.approx(13 ** 0.5)
     assert row["ci95"] is None
     assert row["seeds"] == [0, 1, 2] and row["tasks"] == 400
+    assert row["values"] == pytest.approx([90, 92, 97])
     assert row["wall_seconds"] == pytest.approx(210)
     assert (row["paper"], row["paper_interval"]) == (95.39, 0.09)
     assert row["difference"] == pytest.approx(93 - 95.39)

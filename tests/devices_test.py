@@ -1,5 +1,6 @@
 """How GPUs are set up, seen without one: TensorFlow's list is replaced."""
 
+import inspect
 import logging
 import os
 import re
@@ -81,9 +82,42 @@ def test_tasks_too_small_for_a_thread_leave_the_gpu_to_others(
     assert asked == hidden
 
 
-def test_devices_are_not_hidden_once_tensorflow_has_begun():
-    tf.constant(1)
+@pytest.mark.parametrize("asked, want", [
+    ((), (0, 0, False, True)),
+    (("--num_threads=3",), (0, 3, False, True)),
+    (("--tf32",), (0, 0, True, True)),
+    (("--nodeterministic",), (0, 0, False, False)),
+    (("--num_threads=7", "--tf32", "--nodeterministic", "--meta_batch=6",
+      "--jit_compile=auto"), (6, 7, True, False)),
+    # XLA runs one task after the other.
+    (("--meta_batch=6", "--jit_compile=on"), (0, 0, False, True)),
+    (("--meta_batch=6", "--jit_compile=off", "--task_order=sequential"),
+     (1, 0, False, True))])
+def test_a_run_prepares_the_devices_as_its_flags_say(monkeypatch, asked, want):
+    given = []
+    signature = inspect.signature(run.prepare_devices)
+    monkeypatch.setattr(
+        run, "prepare_devices", lambda *args, **named: given.append(
+            signature.bind(*args, **named).arguments))
+    run.prepared_replicas(omniglot, flags.parse(
+        ["", "--jit_compile=on", *asked], omniglot.CONFIG, {}),
+        logging.getLogger())
+    assert given == [dict(zip(signature.parameters, want, strict=True))]
+
+
+def test_devices_stay_as_they_are_once_tensorflow_has_begun(monkeypatch):
+    asked = []
+
+    def refuse(*args):
+        asked.append(args)
+        raise RuntimeError("cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda _: ["0", "1"])
+    monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
     devices.hide_gpus()
+    devices.take_memory_as_needed()
+    assert asked == [([], "GPU"), ("0", True), ("1", True)]
 
 
 @pytest.mark.parametrize("nvidia, listed, visible, warned", [

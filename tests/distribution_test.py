@@ -9,6 +9,7 @@ of their rounding.
 import json
 import signal
 import socket
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,28 +51,64 @@ def script(*words, **environment):
     return Fork(*words, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", **environment)
 
 
+def bound():
+    """A socket that has a port, and its address."""
+    found = socket.socket()
+    found.bind(("127.0.0.1", 0))
+    return found, f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def free_addresses():
+    """Two, which another process may take before they are used."""
+    (one, first), (two, second) = bound(), bound()
+    with one, two:
+        return first, second
+
+
 @contextmanager
 def workers(run, *flags, scripts=(ROOT / "tests" / "tiny.py",) * 2,
             own=((), ())):
     """Two workers, the chief first, ended in any case."""
-    sockets = [socket.socket() for _ in range(2)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    started = [script(
-        path, f"--run_dir={run}", "--distribution=multi_worker", *flags,
-        *more, TF_CONFIG=json.dumps({
-            "cluster": {"worker": addresses},
-            "task": {"type": "worker", "index": i}}))
-        for i, (path, more) in enumerate(zip(scripts, own, strict=True))]
+    started = []
+
+    def start():
+        addresses = free_addresses()
+        for i, (path, more) in enumerate(zip(scripts, own, strict=True)):
+            started.append(script(
+                path, f"--run_dir={run}", "--distribution=multi_worker",
+                *flags, *more, TF_CONFIG=json.dumps({
+                    "cluster": {"worker": addresses},
+                    "task": {"type": "worker", "index": i}})))
+        return started[-2:]
+
     try:
-        yield started
+        pair = start()
+        if a_port_was_taken(pair):
+            stop(pair)
+            pair = start()
+        yield pair
     finally:
-        for process in started:
-            process.kill()
-            process.wait()
+        stop(started)
+
+
+def a_port_was_taken(pair):
+    """Waits until the two have found one another, or one says so or ends."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        ended = any(process.poll() is not None for process in pair)
+        said = [process.output() for process in pair]
+        if any("name free ports" in text for text in said):
+            return True
+        if ended or all("multi_worker, 2 replicas" in text for text in said):
+            return False
+        time.sleep(0.01)
+    return False
+
+
+def stop(processes):
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def end(process, status):
@@ -111,6 +148,18 @@ def test_two_workers_train_as_one_process(runs):
     for name in ("flags.cfg", "metrics.csv"):
         assert len((runs[0] / name).read_text().splitlines()) == len(
             (runs[1] / name).read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_workers_whose_port_is_taken_say_so_and_start_with_others(
+        tmp_path, monkeypatch):
+    taken, address = bound()
+    given = [(free_addresses()[0], address), free_addresses()]
+    monkeypatch.setitem(globals(), "free_addresses", lambda: given.pop(0))
+    with taken:
+        taken.listen()
+        finish(tmp_path / "run", *FLAGS, "--meta_iters=0")
+    assert given == [] and (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.slow

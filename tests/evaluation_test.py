@@ -122,6 +122,22 @@ def test_scores_count_every_query_of_every_task():
             score.ci95, 1.96 * np.std(correct, ddof=1) / np.sqrt(5))
 
 
+def test_scores_after_several_numbers_of_steps():
+    """Each time as if it had been the last."""
+    one, phi, state = setting(engine="graph-stock")
+    evaluator = Evaluator(
+        one.inner_loop, replace(one.engine, tasks_per_call=1), one.lookup,
+        (True,), steps=(0, 1, 3))
+    drawn = draw(1)
+    got = evaluator.outputs(phi, state, drawn)
+    task = tasks.EvaluationTasks(*(a[0] for a in drawn))
+    for steps, logits in zip((0, 1, 3), got, strict=True):
+        want, _ = plain_logits(task._replace(positions=task.positions[:steps]))
+        np.testing.assert_allclose(logits[0], want, atol=2e-4)
+    assert [score.steps for score in evaluator.evaluate(phi, state, drawn)] == [
+        0, 1, 3]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("engine", [
     "graph-vectorized",

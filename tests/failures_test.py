@@ -24,7 +24,7 @@ from reptile_tf.runs import run
 from reptile_tf.runs.command_line import status_of
 from reptile_tf.runs.failures import as_input_errors, explained
 from reptile_tf.runs.interrupts import Interrupts, Stopped
-from reptile_tf.whole_files import replacing
+from reptile_tf.whole_files import beside, replacing
 
 
 @pytest.fixture
@@ -79,12 +79,13 @@ def test_a_full_disk_costs_one_line_and_nothing_else(small_disk, free):
     assert "Traceback" not in output
     assert len(re.findall("^error: ", output, re.M)) == 1
     assert "No space left" in output
+    temporary = beside(small_disk / "*").name
+    assert not [*small_disk.rglob(temporary)]
     filler.unlink()
     process = start()
     assert process.wait() == 0, process.output()
-    run = small_disk / "run"
-    assert (run / "initialization/saved_model.pb").exists()
-    assert not [*run.glob("**/*tmp*")]
+    assert (small_disk / "run/initialization/saved_model.pb").exists()
+    assert not [*small_disk.rglob(temporary)]
 
 
 def test_what_replaces_is_whole_or_not_there(tmp_path):

@@ -117,6 +117,7 @@ def test_scores_are_means_over_tasks_of_any_shape(rng):
               for a, b, c, d in zip(x, y, q, want, strict=True)]
     assert (score.tasks, score.steps, score.transductive) == (11, 1, False)
     assert score.mean == pytest.approx(np.mean(losses), rel=1e-5)
+    assert score.values == pytest.approx(losses, rel=1e-5)
     assert score.ci95 == pytest.approx(
         1.96 * np.std(losses, ddof=1) / np.sqrt(11), rel=1e-4)
 

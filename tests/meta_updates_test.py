@@ -208,6 +208,25 @@ def test_joint_takes_every_gradient_at_phi(rng):
                  [ALPHA * g for g in total])
 
 
+@pytest.mark.parametrize("frozen, moving", [
+    ("*/kernel", [False, True] * 2), ("*/bias", [True, False] * 2)])
+def test_joint_learns_frozen_weights_from_the_last_mini_batch(
+        rng, frozen, moving):
+    """Until then their decay rests, too."""
+    batches, phi = regression_batches(rng, 4), phi_of(dense())
+    want = [0 * p for p in phi]
+    for x, y, moves in [
+            *((x, y, moving) for x, y in zip(batches.inputs, batches.targets,
+                                             strict=True)),
+            (batches.last_inputs, batches.last_targets, [True] * 4)]:
+        at = [0.75 * p if m else p for p, m in zip(phi, moves, strict=True)]
+        _, gradient = loss_at(dense(), at, x, y)
+        want = [d + p - (w - ALPHA * g) if m else d for d, p, w, g, m in zip(
+            want, phi, at, gradient, moves, strict=True)]
+    assert_close(displacement("joint", dense(), batches, weight_decay=0.75,
+                              inner_frozen=frozen), want)
+
+
 def test_maml_is_equation_21_on_linear_regression(rng):
     """g_MAML = (I - alpha H_1) (I - alpha H_2) g_3, with H = 2 X^T X."""
     model = keras.Sequential([

@@ -159,12 +159,14 @@ def test_every_form_gives_the_same_images(tmp_path, name):
     FORMS[name](home)
     source = load(home)
     assert source.source.startswith(f"{name} in {home}, 35 images")
-    want = [picture(label, i) for split in ("train", "val", "test")
-            for label, count in CLASSES[split].items() for i in range(count)]
-    np.testing.assert_array_equal(source.data.images[np.arange(35)], want)
-    assert {s: [len(c) for c in classes]
-            for s, classes in source.data.splits.items()} == {
-        s: list(classes.values()) for s, classes in CLASSES.items()}
+    assert len(source.data.images) == 35
+    assert source.data.splits.keys() == CLASSES.keys()
+    for split, classes in CLASSES.items():
+        for places, (label, count) in zip(source.data.splits[split],
+                                          classes.items(), strict=True):
+            np.testing.assert_array_equal(
+                source.data.images[places],
+                [picture(label, i) for i in range(count)])
     assert source.splits == ("test", "val", "train") and source.curve == "val"
 
 
@@ -822,6 +824,20 @@ def test_prepared_data_are_used_again_and_redone_when_the_source_changes(
     assert len(list((tmp_path / "cache").iterdir())) == 2
     load(home, "--channels=1")
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_images_of_every_size_and_filter_are_prepared_apart(tmp_path):
+    """In one cache, and of another fingerprint."""
+    home, found = tmp_path / "data", set()
+    folders(home)
+    for size, name, pillow in ((5, "nearest", Image.NEAREST),
+                               (5, "area", Image.BOX), (6, "area", Image.BOX)):
+        source = load(home, f"--image_size={size}", f"--resize_filter={name}")
+        np.testing.assert_array_equal(
+            source.data.images[source.data.splits["test"][1][3]],
+            Image.fromarray(picture("n22", 3)).resize((size, size), pillow))
+        found.add(source.fingerprint())
+    assert len(found) == len([*(tmp_path / "cache").iterdir()]) == 3
 
 
 def test_a_killed_preparation_is_redone(tmp_path, monkeypatch):

@@ -398,11 +398,17 @@ def test_regularizers_are_refused():
         models.inner_clone(model)
 
 
-def plain_omniglot(weights, images):
-    """NumPy and loops: convolution of stride 2, normalization, then ReLU."""
+def plain_omniglot(weights, images, finn=False):
+    """NumPy and loops: convolution of stride 2, normalization, then ReLU.
+
+    Finn et al.'s is of inverted images, without gamma, and with a mean.
+    """
     x, weights = images.astype(np.float64), list(weights)
+    x = 1 - x if finn else x
     for _ in range(4):
-        kernel, bias, gamma, beta = (weights.pop(0) for _ in range(4))
+        kernel, bias = weights.pop(0), weights.pop(0)
+        gamma = 1 if finn else weights.pop(0)
+        beta = weights.pop(0)
         size = x.shape[1]
         out = -(-size // 2)
         pad = max((out - 1) * 2 + 3 - size, 0)
@@ -415,16 +421,22 @@ def plain_omniglot(weights, images):
         y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-3)
         x = np.maximum(y * gamma + beta, 0)
     kernel, bias = weights
-    return x.reshape(len(x), -1) @ kernel + bias
+    x = x.mean((1, 2)) if finn else x.reshape(len(x), -1)
+    return x @ kernel + bias
 
 
-def test_omniglot_equals_a_plain_computation(rng):
-    model, weights = models.omniglot(3, 2), []
+@pytest.mark.parametrize("finn", [False, True])
+def test_omniglot_equals_a_plain_computation(rng, finn):
+    build = models.maml_omniglot if finn else models.omniglot
+    model, weights = build(3, 2), []
     for w in model.trainable_variables:
         w.assign(w + 0.1 * rng.normal(size=w.shape))
         weights.append(w.numpy())
     images = rng.random((6, 28, 28, 1)).astype("float32")
-    want = plain_omniglot(weights, images)
+    want = plain_omniglot(weights, images, finn)
+    sizes = [layer.output.shape[1] for layer in model.layers
+             if layer.name.startswith("conv")]
+    assert sizes == [14, 7, 4, 2]
     for convolutions in models.CONVOLUTIONS:
         got = models.inner_clone(model, convolutions)(images, training=True)
         np.testing.assert_allclose(got, want, atol=2e-3)

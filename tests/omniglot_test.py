@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reptile_tf.datasets import few_shot, omniglot
+from reptile_tf.datasets import few_shot, glyphs, omniglot
 from reptile_tf.datasets.omniglot import OmniglotConfig as Config
 from reptile_tf.datasets.omniglot import download, drawings, forms
 from reptile_tf.datasets.omniglot.download import automatic
@@ -63,6 +63,17 @@ def test_validation_characters_come_out_of_the_training_ones():
     def tests(d):
         return [number_of(d.images[c[0]]) for c in d.splits["test"]]
     assert tests(plain) == tests(data)
+
+
+def test_the_flags_make_the_split(monkeypatch):
+    monkeypatch.setattr(glyphs, "draw", tiny_drawings)
+    data = omniglot.load(Config(data="synthetic", seed=3, val_classes=7,
+                                shots=(1,), train_shots=2)).data
+    want = omniglot.split(tiny_drawings(), 3, 7, "x")
+    np.testing.assert_array_equal(data.images, want.images)
+    assert [*data.splits] == [*want.splits] == ["train", "val", "test"]
+    for name, classes in data.splits.items():
+        np.testing.assert_array_equal(classes, want.splits[name])
 
 
 def test_each_rotation_of_a_training_character_is_a_class():
@@ -274,10 +285,11 @@ def unreachable(address):
 
 
 def test_a_network_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr(download, "PROBE_SECONDS", 0.05)
     forever = threading.Event()
-    with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
-        download.reachable("http://x", lambda address: forever.wait())
+    with monkeypatch.context() as patched:
+        patched.setattr(download, "PROBE_SECONDS", 0.05)
+        with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
+            download.reachable("http://x", lambda address: forever.wait())
     forever.set()
     download.reachable("http://x", lambda address: None)
     with pytest.raises(OSError, match="no route"):

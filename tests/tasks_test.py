@@ -47,6 +47,33 @@ def test_no_steps_make_no_batches(rng):
         assert tasks.mini_batches(4, 3, 0, replacement, rng).shape == (0, 3)
 
 
+def drawn_afresh(schedules, size):
+    """Whether the mini-batches of tasks of this size are each drawn afresh.
+
+    Then none holds an example twice; else they begin with a whole pass.
+    """
+    afresh = all(len(set(batch)) == len(batch)
+                 for steps in schedules for batch in steps)
+    cycling = all(len(set(np.ravel(steps)[:size])) == size
+                  for steps in schedules)
+    assert afresh != cycling
+    return afresh
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_every_kind_of_task_draws_with_replacement(rng, replacement):
+    for tail, batch, size in ((None, 11, 15), (2, 7, 9)):
+        config = TaskConfig(ways=3, train_shots=5, inner_batch=batch,
+                            inner_iters=4, replacement=replacement,
+                            tail_shots=tail)
+        drawn = [tasks.with_tail(config, rng) for _ in range(20)]
+        assert drawn_afresh(
+            [t.batches if tail else [*t.batches, t.last] for t in drawn],
+            size) == replacement
+    drawn = tasks.evaluation_tasks(CLASSES, 3, 2, 5, 4, replacement, 20, rng)
+    assert drawn_afresh(drawn.positions, 6) == replacement
+
+
 @pytest.mark.parametrize("tail", [None, 2])
 @pytest.mark.parametrize("replacement", [False, True])
 def test_training_batches(rng, tail, replacement):
@@ -140,6 +167,19 @@ def test_batches_are_not_class_balanced(rng):
     counts = [np.bincount(y, minlength=5)
               for y in TaskSampler(CLASSES, config, rng)(20).last_targets]
     assert any(c.max() > 1 for c in counts)
+
+
+def test_evaluation_tasks_of_several_queries(rng):
+    drawn = tasks.evaluation_tasks(CLASSES, 3, 2, 4, 5, False, 11, rng, 2)
+    assert drawn.support_inputs.shape == (11, 6)
+    assert drawn.query_inputs.shape == drawn.query_targets.shape == (11, 6)
+    home = {int(i): n for n, of_class in enumerate(CLASSES) for i in of_class}
+    for support, asked, labels, answers in zip(
+            drawn.support_inputs, drawn.query_inputs, drawn.support_targets,
+            drawn.query_targets, strict=True):
+        assert answers.tolist() == [0, 0, 1, 1, 2, 2] == labels.tolist()
+        assert len({*support, *asked}) == 12
+        assert [home[i] for i in support] == [home[i] for i in asked]
 
 
 def test_evaluation_tasks(rng):

@@ -19,7 +19,7 @@ def columns_of(rows: list[Row]) -> dict[str, list[str]]:
     """The columns of a table after its first, by their headers."""
     decimals = METRICS[rows[0].metric][1]
     columns = {"this code": [
-        _value(r.mean, r.ci95 if r.std is None else r.std, decimals)
+        _value(r.measured.mean, r.measured.interval, decimals)
         for r in rows]}
     if any(r.paper for r in rows):
         unmarked = " " if any(r.unlike for r in rows) else ""

@@ -8,7 +8,7 @@ from typing import Any
 from reptile_tf.compare.finished_runs import Run
 from reptile_tf.compare.groups import Group, group_by_flags
 from reptile_tf.compare.published import Published, published
-from reptile_tf.compare.seeds import over_seeds
+from reptile_tf.compare.seeds import OverSeeds, over_seeds
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,7 @@ class Row:
       key: the same as in result.json: shots and transductive, or points and
         steps.
       metric: "accuracy", in %, or "mse".
-      mean: over the seeds.
-      std: sample standard deviation over the seeds; None for one seed.
-      ci95: of one seed, the 95 % interval over its tasks; else None.
+      measured: of the seeds.
       split: whose classes the tasks are of.
       tasks: of a seed.
       paper: its number.
@@ -36,9 +34,7 @@ class Row:
     cell: str
     key: tuple[tuple[str, Any], ...]
     metric: str
-    mean: float
-    std: float | None
-    ci95: float | None
+    measured: OverSeeds
     split: str
     tasks: int
     paper: Published | None
@@ -63,7 +59,7 @@ class Row:
     @property
     def difference(self) -> float | None:
         """From the paper's number, in percentage points."""
-        return self.paper and self.mean - self.paper.accuracy
+        return self.paper and self.measured.mean - self.paper.accuracy
 
 
 def rows_of(runs: Iterable[Run]) -> list[Row]:
@@ -116,6 +112,5 @@ def _row(table: str, key: tuple, group: Group) -> Row:
     measured = over_seeds([scale * r[metric] for r in rows],
                           None if ci95 is None else scale * ci95)
     return Row(
-        table, group, cell, key, metric, measured.mean, measured.std,
-        measured.ci95, run.split, tasks, paper,
+        table, group, cell, key, metric, measured, run.split, tasks, paper,
         paper.unlike(run, shots, tasks) if paper else ())

@@ -35,6 +35,8 @@ class Score:
       tasks: how many.
       mean: of the measure, over tasks.
       ci95: 1.96 standard errors of that mean; None for one task.
+      values: the measure of each task, in their order, to compare two
+        learners on the same tasks by.
     """
 
     steps: int
@@ -42,6 +44,7 @@ class Score:
     tasks: int
     mean: float
     ci95: float | None
+    values: tuple[float, ...]
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -209,7 +212,8 @@ class Evaluator:
             for of_cell, measured in zip(values, scored, strict=True):
                 of_cell.extend(measured.ravel()[:counted])
             between(counted)
-        return [Score(*cell, number, *mean_and_ci95(of_cell))
+        return [Score(*cell, number, *mean_and_ci95(of_cell),
+                      tuple(map(float, of_cell)))
                 for cell, of_cell in zip(cells, values, strict=True)]
 
 
