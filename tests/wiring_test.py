@@ -85,11 +85,12 @@ def test_a_support_set_is_adapted_to_as_evaluation_of_its_size_does():
 def test_evaluation_tasks_are_of_their_split(rng, split, classes):
     source = tiny.load(parse(
         "--classes=3", "--inner_batch=4", "--inner_iters=2",
-        "--eval_batch=7", "--eval_iters=5", "--val_classes=4"))
+        "--eval_batch=7", "--eval_iters=5", "--eval_queries=3",
+        "--val_classes=4"))
     drawn = source.evaluation_tasks(split, 2, 7, 90, rng)
     assert drawn.positions.shape == (90, 5, 7)
     assert drawn.support_inputs.shape == (90, 6)
-    assert drawn.query_inputs.shape == (90, 3)
+    assert drawn.query_inputs.shape == (90, 9)
     there = np.ravel(source.data.splits[split])
     assert len(there) == 6 * classes
     for inputs in (drawn.support_inputs, drawn.query_inputs):
