@@ -63,12 +63,11 @@ def make(folder: Path, size: float, per_class: int,
     home = prepared.home_of(forms.recognize(data), data, config.pixels,
                             config.cache)
     home.mkdir(parents=True)
-    for split, count in of_split.items():
-        np.lib.format.open_memmap(
-            home / f"{split}.npy", "w+", np.uint8,
-            (count * per_class, *config.pixels.shape)).flush()
-    for split, row, mark in (("train", 0, MARKS[0]), ("test", -1, MARKS[1])):
-        np.load(home / f"{split}.npy", mmap_mode="r+")[row] = mark
+    images = np.lib.format.open_memmap(
+        home / prepared.IMAGES, "w+", np.uint8,
+        (number * per_class, *config.pixels.shape))
+    images[0], images[-1] = MARKS
+    images.flush()
     prepared.write_index(home, "cache pickles", "0", {
         split: {f"{split}{i:06d}": per_class for i in range(count)}
         for split, count in of_split.items()}, UNCHANGED)

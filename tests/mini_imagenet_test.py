@@ -22,7 +22,7 @@ from PIL import Image
 from reptile_tf import tasks
 from reptile_tf.compare import command as compare
 from reptile_tf.configuration import flags
-from reptile_tf.datasets import few_shot, mini_imagenet
+from reptile_tf.datasets import mini_imagenet
 from reptile_tf.datasets.mini_imagenet import (
     cache_pickles,
     csv_files,
@@ -599,10 +599,10 @@ def test_a_csv_with_a_byte_order_mark_and_strange_names(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda home: (home / "val.npy").unlink(),
+    lambda home: (home / "images.npy").unlink(),
     lambda home: (home / "index.json").unlink(),
-    lambda home: (home / "train.npy").write_bytes(
-        (home / "train.npy").read_bytes()[:-1])])
+    lambda home: (home / "images.npy").write_bytes(
+        (home / "images.npy").read_bytes()[:-1])])
 def test_damaged_prepared_data_are_prepared_again(tmp_path, damage):
     folders(tmp_path / "data")
     first = load(tmp_path / "data").fingerprint()
@@ -922,14 +922,6 @@ def test_prefetched_batches_leave_the_state_of_the_last_one_returned():
     rng.bit_generator.state = np.random.default_rng(8).bit_generator.state
     again = make(np.random.default_rng(8))
     np.testing.assert_array_equal(ahead(3).inputs, again(3).inputs)
-
-
-def test_parts_are_one_array():
-    arrays = [np.arange(6).reshape(3, 2), np.arange(6, 14).reshape(4, 2)]
-    parts, whole = few_shot.Parts(arrays), np.concatenate(arrays)
-    indices = np.array([[6, 0, 3], [2, 2, 5]])
-    np.testing.assert_array_equal(parts[indices], whole[indices])
-    assert parts.shape == (7, 2) and len(parts) == 7
 
 
 def test_the_log_says_what_was_prepared(tmp_path, caplog):

@@ -55,18 +55,17 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
         log.warning("warning: %s", line)
     found = prepared.open_or_prepare(
         form, folder, config.pixels, config.cache, check, log)
-    images = few_shot.Parts([found.images[s] for s in SPLITS])
     resize = config.resize_filter or "none"
     data = few_shot.ImageData(
-        images, _splits(found.classes),
-        f"{form.name} in {folder}, {len(images):,} images, resize filter "
+        found.images, _splits(found.classes),
+        f"{form.name} in {folder}, {len(found.images):,} images, resize filter "
         f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
     if str(found.changes):
         data.facts["image_changes"] = str(found.changes)
     # Of two results by it: whether they are of the same images and classes.
     data.facts["data_checksum"] = f"{data.fingerprint():08x}"
     return FewShotImages(data, config, network_of(config),
-                         _on_device(config, images.nbytes))
+                         _on_device(config, found.images.nbytes))
 
 
 def _splits(classes: prepared.Counts) -> dict[str, list[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Images of a listing decoded into one file per split, all faults at once."""
+"""Images of a listing decoded into one file, all faults at once."""
 
 import os
 import zlib
@@ -29,35 +29,35 @@ class _Preparing(Progress):
     label = "preparing"
 
 
-def write(listing: Listing, pixels: Pixels, folder: Path, log
-           ) -> tuple[str, Changes]:
-    """Write each split's file; returns the checksum and changes of all.
+def write(listing: Listing, pixels: Pixels, path: Path, log
+          ) -> tuple[str, Changes]:
+    """Write the images, one split after the other, as an array.
+
+    Returns:
+      the checksum of all pixels, and what decoding did.
 
     Raises:
       InputError: images that cannot be used, all of them; or dark ones.
     """
-    checksum, changes = 0, Changes()
-    flat = {split: [image for images in classes.values() for image in images]
-            for split, classes in listing.items()}
+    images = [image for classes in listing.values()
+              for of_class in classes.values() for image in of_class]
+    array = _allocate(path, (len(images), *pixels.shape))
+    changes = Changes()
     bad: list[tuple[Image, Exception]] = []
     with ThreadPoolExecutor(limits.cpus()) as pool, _Preparing().bar(
-            log, sum(map(len, flat.values())), 0, "image") as bar:
-        for split, images in flat.items():
-            array = _allocate(folder / f"{split}.npy",
-                              (len(images), *pixels.shape))
-            decoded = _decoded(pool, images, pixels, array)
-            try:
-                for i, outcome in enumerate(decoded):
-                    bar.update()
-                    if isinstance(outcome, Changes):
-                        changes += outcome
-                    else:
-                        bad.append((images[i], outcome))
-            except BaseException:  # A signal: what is queued is dropped.
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-            array.flush()
-            checksum = zlib.crc32(array, checksum)
+            log, len(images), 0, "image") as bar:
+        try:
+            for i, outcome in enumerate(_decoded(pool, images, pixels,
+                                                 array)):
+                bar.update()
+                if isinstance(outcome, Changes):
+                    changes += outcome
+                else:
+                    bad.append((images[i], outcome))
+        except BaseException:  # A signal: what is queued is dropped.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    array.flush()
     if bad:
         raise InputError(_complaint(bad))
     if changes.deep and changes.brightest < LEAST_BRIGHT:
@@ -66,7 +66,7 @@ def write(listing: Listing, pixels: Pixels, folder: Path, log
             f"{files.number(changes.deep, 'image', 'images')} of 16 bits is "
             f"{changes.brightest:,} of 65,535, and the upper 8 bits are read: "
             "stretch the pixels to all 16 bits, or store them in 8")
-    return f"{checksum:08x}", changes
+    return f"{zlib.crc32(array):08x}", changes
 
 
 def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,

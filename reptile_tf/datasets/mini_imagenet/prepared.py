@@ -1,4 +1,4 @@
-"""Images decoded once, to one memory-mapped uint8 file per split.
+"""Images decoded once, to one memory-mapped uint8 file.
 
 A preparation is written beside its place and renamed into it, so it is whole
 or not there; two at once write two and one is kept.
@@ -18,7 +18,6 @@ import numpy as np
 
 from reptile_tf.datasets.mini_imagenet.decoding import write
 from reptile_tf.datasets.mini_imagenet.listing import (
-    SPLITS,
     Form,
     Listing,
 )
@@ -28,7 +27,7 @@ from reptile_tf.datasets.mini_imagenet.pixels import (
 from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
 
-INDEX = "index.json"
+INDEX, IMAGES = "index.json", "images.npy"
 LAYOUT = 3  # Raise it when prepared files change, or their pixels.
 ABANDONED_SECONDS = 24 * 3600
 KEY = "[0-9a-f]" * 20  # What a preparation's folder is called, as a pattern.
@@ -41,14 +40,14 @@ class Prepared:
     """Prepared data.
 
     Attributes:
-      images: split -> uint8 [n, size, size, channels], memory-mapped.
+      images: uint8 [n, size, size, channels] of all splits, memory-mapped.
       classes: numbers of images; images are in this order.
       form: of the data it was made from.
       checksum: of all pixels.
       changes: what decoding did to the images.
     """
 
-    images: dict[str, np.ndarray]
+    images: np.ndarray
     classes: Counts
     form: str
     checksum: str
@@ -57,7 +56,7 @@ class Prepared:
 
 def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
                     check: Callable[[Counts], None], log) -> Prepared:
-    """The data as arrays, from the cache if it is there.
+    """The data as an array, from the cache if it is there.
 
     Args:
       form: of the data.
@@ -107,7 +106,7 @@ def home_of(form: Form, source: Path, pixels: Pixels, cache: Path) -> Path:
 
 def write_index(home: Path, form: str, checksum: str, classes: Counts,
                 changes: Changes) -> None:
-    """What stands beside the arrays: the other fields of `Prepared`."""
+    """What stands beside the images: the other fields of `Prepared`."""
     (home / INDEX).write_text(json.dumps({
         "form": form, "checksum": checksum, "classes": classes,
         "changes": asdict(changes)}))
@@ -116,9 +115,8 @@ def write_index(home: Path, form: str, checksum: str, classes: Counts,
 def _open(home: Path) -> Prepared:
     index = json.loads((home / INDEX).read_text())
     return Prepared(
-        {s: np.load(home / f"{s}.npy", mmap_mode="r") for s in SPLITS},
-        index["classes"], index["form"], index["checksum"],
-        Changes(**index["changes"]))
+        np.load(home / IMAGES, mmap_mode="r"), index["classes"],
+        index["form"], index["checksum"], Changes(**index["changes"]))
 
 
 def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
@@ -132,7 +130,7 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
         raise InputError(f"the cache folder {home.parent} cannot be written "
                          f"({e}): name another with --cache_dir") from e
     try:
-        checksum, changes = write(listing, pixels, beside, log)
+        checksum, changes = write(listing, pixels, beside / IMAGES, log)
         write_index(beside, form.name, checksum, counts, changes)
         try:
             beside.rename(home)
