@@ -53,9 +53,10 @@ Written by `make flags` from the code. `--help` of a script lists its own.
 *Symbol* is the paper's. A flag that is *fixed* may not change when a run goes
 on. Where the scripts' defaults differ, Omniglot's is first; FOMAML and MAML
 have `--outer_optimizer=adam`, `--meta_step=0.001` and
-`--meta_step_final=0.001` in `run_sine.py`. `--flagfile=FILE` reads flags from a
-file, and a flag after it wins over the file. A flag whose default is on or off
-is given as `--export` or `--noexport`.
+`--meta_step_final=0.001` in `run_sine.py`, which has none of `--network`,
+`--classes`, `--eval_queries` and `--transductive`. `--flagfile=FILE` reads
+flags from a file, and a flag after it wins over the file. A flag whose default
+is on or off is given as `--export` or `--noexport`.
 """
 
 
@@ -97,7 +98,8 @@ def row(name: str, datasets: dict) -> str:
     cells = (f"`--{name}`", found[1] if found else "", text,
              defaults(name, datasets),
              "fixed" if field.metadata["training"] else "")
-    return "| " + " | ".join(c.replace("<", "&lt;") for c in cells) + " |"
+    return "| " + " | ".join(
+        c.replace("<", "&lt;").replace("*", "\\*") for c in cells) + " |"
 
 
 def datasets_of(group: str, name: str) -> dict:

@@ -95,7 +95,8 @@ class RunFlags:
     eval_interval_samples: int = flag(
         100, "tasks of a periodic evaluation, and of the untrained network's")
     eval_splits: str = flag(
-        "all", "splits of the final evaluation: all; test alone; or val alone, "
+        "all", "splits of the final evaluation: all, that is test, validation "
+        "where there is one, and training classes; test alone; or val alone, "
         "to choose by without test classes", False, ("all", "test", "val"))
     weight_decay: float = flag(
         1.0, "factor on all weights before each inner step, such as 0.9999; 1 "
