@@ -116,17 +116,21 @@ def test_mean_and_sample_deviation_over_seeds(three, capsys):
 
 
 def test_the_same_images_are_one_table_wherever_they_lay(tmp_path, capsys):
-    for name, place, seed, checksum in (
-            ("a", "/a/mini", 0, "1f"), ("b", "../mini", 1, "1f"),
-            ("c", "/a/mini", 2, "2e"), ("old", "/a/mini", 3, None)):
-        make(tmp_path / name, mini_imagenet, images(shots_1t=0.5, shots_5t=1),
+    """Run 3 is older than the checksum, run 4 of smaller images."""
+    for seed, (place, checksum, size) in enumerate((
+            ("/a/mini", "1f", 84), ("../mini", "1f", 84),
+            ("/a/mini", "2e", 84), ("../mini", None, 84),
+            ("/a/mini", "3d", 42))):
+        make(tmp_path / str(seed), mini_imagenet, images(shots_1t=0.5),
              source=f"folders in {place}", seed=seed, data_dir=place,
+             image_size=size,
              more={"data_checksum": checksum} if checksum else {})
     compare.show([tmp_path], "json")
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert sorted((row["data"], row["seeds"]) for row in rows) == [
-        ("folders in /a/mini", [0, 1, 3]), ("folders in /a/mini", [0, 1, 3]),
-        ("folders in /a/mini (2e)", [2]), ("folders in /a/mini (2e)", [2])]
+    assert [(row["data"], row["seeds"], row["differs"]) for row in rows] == [
+        ("folders in /a/mini", [0, 1, 3], []),
+        ("folders in /a/mini", [4], ["image_size=42"]),
+        ("folders in /a/mini (2e)", [2], [])]
 
 
 def test_text(three, capsys):
@@ -469,6 +473,7 @@ def test_diverged_runs_do_not_take_the_table_with_them(tmp_path, capsys):
     assert rows["10 points, 1 steps"]["mean"] == 2
     assert rows["10 points, 2 steps"]["mean"] is None
     assert rows["10 points, 2 steps"]["std"] is None
+    assert rows["10 points, 2 steps"]["values"] == [1.5, None, None]
     compare.show([tmp_path])
     assert "nan ± nan" in capsys.readouterr().out
 

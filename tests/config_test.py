@@ -119,6 +119,11 @@ def test_bad_flags(flags, message):
 @pytest.mark.parametrize("flags, message", [
     (["--shots=5", "--eval_queries=16"], "train/0 has 20 images, 21 are "
      "needed .--shots=5 and --eval_queries=16 to test on.*--shots=4 or fewer"),
+    (["--shots=1", "--eval_queries=20"], "eval_queries=20 to test on.*"
+     "what is too small, or --eval_queries=19 or fewer"),
+    (["--train_shots=30", "--shots=1", "--eval_queries=20"],
+     "--train_shots=30.*; 4,799 more of train have too few: add images, "
+     "remove what is too small$"),
     (["--shots=20"], "train/0 has 20 images, 21 are needed .--shots=20.*"
      "; 4,799 more of train have too few.*--shots=19"),
     (["--classes=424"], "classes=424.*test has 423.*--classes=423"),

@@ -104,7 +104,8 @@ def test_result_json(finished):
     assert len(result["results"]) == len(result["untrained"]) == 12
     for row in result["results"]:
         assert set(row) == {"split", "shots", "transductive", "tasks",
-                            "accuracy", "ci95", "eval_batch", "eval_iters"}
+                            "accuracy", "ci95", "eval_batch", "eval_iters",
+                            "eval_queries"}
         assert row["tasks"] == 9 and row["eval_batch"] == 5
         assert round(row["accuracy"] * 27, 6) % 1 == 0
 
@@ -257,15 +258,17 @@ def test_a_final_evaluation_goes_on_where_it_was(tmp_path, capsys,
     # Not where other numbers are asked for, or of other weights.
     fails_at = 7
     assert main(run, *flags, "--eval_samples=3") == 1 and len(scored) == 7
-    (run / "scored.json").write_text(re.sub('"weights": .', '"weights": 0',
-                                            whole))
+    others = json.loads(whole)
+    others["key"]["weights"] += 1
+    (run / "scored.json").write_text(json.dumps(others))
     fails_at = 8
     assert main(run, *flags) == 1 and len(scored) == 8
     (run / "scored.json").write_text(whole[:-9])
     fails_at = 9
     assert main(run, *flags) == 1 and len(scored) == 9
     # Two splits, trained and not, two K: 8 cells, of which 5 are there.
-    (run / "scored.json").write_text(whole)
+    (run / "scored.json").write_text(json.dumps(
+        {**json.loads(whole), "seconds": 5000}))
     capsys.readouterr()
     assert main(run, *flags) == 0 and len(scored) == 9 + 3
     assert "going on with it: 5 of 8 cells" in capsys.readouterr().out
@@ -274,6 +277,7 @@ def test_a_final_evaluation_goes_on_where_it_was(tmp_path, capsys,
                      for name in ("whole", "run"))
     assert first["results"] == second["results"]
     assert first["untrained"] == second["untrained"]
+    assert 5000 < second["wall_seconds"] < 5100
 
 
 def test_another_configuration_is_refused_and_listed(finished, capsys):
@@ -571,6 +575,10 @@ def test_a_run_starts_from_an_initialization(tmp_path, capsys):
     assert [w.shape for w in learner.weights] == [
         (12, 7), (7,), (7, 3), (3,)]
     capsys.readouterr()
+    # What becomes of it does not matter any more.
+    shutil.rmtree(tmp_path / "own")
+    assert main(tmp_path / "trained", *SHORT, "--pretrained", "--shots=2",
+                f"--init={tmp_path / 'own'}") == 0
     # It belongs to the run.
     assert main(tmp_path / "trained", *SHORT) == 1
     assert "--init=" in capsys.readouterr().err

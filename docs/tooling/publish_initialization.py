@@ -96,6 +96,10 @@ def publish(run: Path, name: str, note: str) -> None:
          f"--seed={result['seed']}"], omniglot.CONFIG, omniglot.DEFAULTS)
     directory = RunDirectory(run)
     directory.require_trained_with(config)
+    if directory.flags().get("eval_queries", "--eval_queries=1") != (
+            "--eval_queries=1"):
+        raise InputError(f"{run} was evaluated with several queries of a "
+                         "class, and the card is of one: give --eval_queries=1")
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")

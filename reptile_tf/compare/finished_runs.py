@@ -21,8 +21,10 @@ DATASETS = {m.NAME: m for m in (omniglot, mini_imagenet, sine)}
 IMMATERIAL = INCIDENTAL | {
     "seed", "eval_interval_samples", "eval_splits", "compare", "shots",
     "transductive"}
+# Flags that decide what pixels images have.
+PIXELS = ("image_size", "channels", "resize_filter")
 # What a run has in its folder, and no run is in.
-_INSIDE = ("checkpoints", "tensorboard", "initialization")
+_INSIDE = ("checkpoints", "tensorboard", "initialization", "start")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,30 +141,37 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _with_data(runs: list[Run]) -> list[Run]:
-    """The runs with their `data`."""
-    names: dict[tuple[str, str], str] = {}
-    return [dataclasses.replace(run, data=_data_of(run, names))
+    """The runs with their `data`.
+
+    The same images are called alike, wherever they lay, and others in the
+    same folder, later ones, differently. A run that has no checksum of them
+    is older than those: its folder says what they are.
+    """
+    titles: dict[tuple, str] = {}  # By data set and checksum.
+    seen: dict[tuple, str] = {}  # Checksums, by folder and size.
+    at_home: dict[tuple, str] = {}  # Titles, by data set and folder.
+    for run in runs:
+        name, source = run.result["dataset"], run.result["data_source"]
+        checksum = run.result.get("data_checksum")
+        if checksum is None:
+            continue
+        size = tuple(run.flags.get(flag) for flag in PIXELS)
+        first = seen.setdefault((name, source, size), checksum)
+        title = titles.setdefault((name, checksum), source if (
+            first == checksum) else f"{source} ({checksum})")
+        at_home.setdefault((name, source), title)
+    return [dataclasses.replace(run, data=_data_of(run, titles, at_home))
             for run in runs]
 
 
-def _data_of(run: Run, names: dict[tuple[str, str], str]) -> str:
-    """The data of a run.
-
-    Args:
-      run: a run.
-      names: of the images of the runs before it, by data set and checksum:
-        the same are called alike, wherever they lay, others differently.
-    """
-    source, checksum = (run.result["data_source"],
-                        run.result.get("data_checksum"))
-    if (run.result["dataset"] == omniglot.NAME
-            and run.flags.get("data") != "--data=synthetic"):
+def _data_of(run: Run, titles: dict[tuple, str], at_home: dict[tuple, str]
+             ) -> str:
+    name, source = run.result["dataset"], run.result["data_source"]
+    if name == omniglot.NAME and run.flags.get("data") != "--data=synthetic":
         return "all characters"  # Whole, whatever folder they came from.
-    if checksum is None:
-        return source
-    return names.setdefault(
-        (run.result["dataset"], checksum),
-        f"{source} ({checksum})" if source in names.values() else source)
+    checksum = run.result.get("data_checksum")
+    return (at_home.get((name, source), source) if checksum is None
+            else titles[name, checksum])
 
 
 def _run_folders(folder: Path) -> list[Path]:

@@ -34,10 +34,16 @@ def as_json(rows: list[Row], left_out: list[str]) -> list[str]:
 
     JSON has no infinity and no NaN: null.
     """
-    records = [{key: None if isinstance(value, float)
-                and not math.isfinite(value) else value
-                for key, value in _record(r).items()} for r in rows]
-    return [json.dumps({"rows": records, "not_counted": left_out}, indent=1)]
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [*map(finite, value)]
+        return None if isinstance(value, float) and not (
+            math.isfinite(value)) else value
+
+    records = [{key: finite(value) for key, value in _record(r).items()}
+               for r in rows]
+    return [json.dumps({"rows": records, "not_counted": left_out}, indent=1,
+                       allow_nan=False)]
 
 
 def as_csv(rows: list[Row], left_out: list[str]) -> list[str]:

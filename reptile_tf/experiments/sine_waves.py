@@ -64,7 +64,7 @@ def run(dataset, config: sine.SineConfig,
     log = logging.getLogger("reptile_tf")
     if config.compare:
         for line in comparison([
-                (UNTRAINED, rows_of(results[0]["untrained"], config)),
+                (start_of(config), rows_of(results[0]["untrained"], config)),
                 *((r["algorithm"], rows_of(r["results"], config))
                   for r in results)]):
             log.info("%s", line)
@@ -128,16 +128,22 @@ def column_of(opened: Experiment, result: dict[str, Any],
     """The column of a run, or of the network it started from."""
     c, source = opened.config, opened.source
     learner = (opened.trainer.learner if trained
-               else learner_of(source, c, source.network()))
+               else learner_of(source, c, opened.start.model,
+                               state=opened.start.state))
     before, after = (
         x.numpy()[..., 0] for x in evaluator.outputs(
             learner.weights, learner.state, shown))
     return Column(
-        c.algorithm if trained else UNTRAINED,
+        c.algorithm if trained else start_of(c),
         f"outer {c.outer_optimizer} {c.meta_step:g} to {c.meta_step_final:g}"
         if trained else "not meta-trained",
         before, after, float(np.abs(before[0]).mean()),
         rows_of(result["results" if trained else "untrained"], c))
+
+
+def start_of(config: sine.SineConfig) -> str:
+    """What the network before meta-training is called."""
+    return "start" if config.init else UNTRAINED
 
 
 def rows_of(rows: list[dict[str, Any]], config: sine.SineConfig

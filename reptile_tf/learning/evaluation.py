@@ -6,7 +6,7 @@ puts them back).
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Score:
     tasks: int
     mean: float
     ci95: float | None
-    values: tuple[float, ...]
+    values: tuple[float, ...] = field(repr=False)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

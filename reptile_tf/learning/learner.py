@@ -51,8 +51,7 @@ class Learner:
       phi: keras.Variables; a GradientTape watches them.
       state: the (v, t) that every adaptation starts from.
       inner_loop: U^k under the engine, as the rules take it.
-      architecture: the copy, of stock layers, at the weights that it came
-        with; `model` has phi's.
+      architecture: the copy, of stock layers, not at phi as `model` is.
 
     Raises:
       InputError: a model that cannot be cloned per task.
@@ -92,10 +91,10 @@ class Learner:
 
     @property
     def model(self) -> keras.Model:
-        """A Keras model of stock layers, at phi as it is now."""
-        with tf.init_scope():
-            self.assign_to(self.architecture)
-        return self.architecture
+        """A new Keras model of stock layers, at phi as it is now."""
+        model = copied(self.architecture)
+        self.assign_to(model)
+        return model
 
     @property
     def weights(self) -> list[tf.Tensor]:

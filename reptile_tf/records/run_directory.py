@@ -1,14 +1,15 @@
 """The run directory: what a run leaves behind, a contract for other programs.
 
 flags.cfg, metrics.csv, result.json, run.log, checkpoints/, tensorboard/ and
-initialization/; in-use while a process works in it, scored.json during the
-final evaluation. Of another evaluation before the newest result-1.json and
-flags-1.cfg, and so on.
+initialization/; start/, a copy of what --init names; result-1.json, flags-1.cfg
+of earlier evaluations; meanwhile in-use, and scored.json.
 """
 
 import itertools
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -37,6 +38,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
         self.initialization = self.path / "initialization"
+        self.start = self.path / "start"
         self._flags = self.path / "flags.cfg"
         self._scored = self.path / "scored.json"
         self._writer = None
@@ -170,6 +172,12 @@ class RunDirectory:
                 f"{'; '.join(differ)}. Use the same flags to go on with it, or "
                 "another --run_dir")
 
+    def keep_start(self, folder: Path) -> None:
+        """Keep what the run starts from: it may be trained further there."""
+        if self.writes:
+            with replacing(self.start) as temporary:
+                shutil.copytree(folder, temporary)
+
     def progress(self) -> str:
         """What the same command goes on from, for a message."""
         newest = self.checkpoints.iterations()
@@ -200,14 +208,14 @@ class RunDirectory:
                 tf.summary.scalar(f"{split}/{name}", value, step=iteration)
         self._writer.flush()
 
-    def scored_cells(self, config: Config, weights: int) -> ScoredCells:
+    def scored_cells(self, config: Config, **more: Any) -> ScoredCells:
         """What is scored of an evaluation that was interrupted, or nothing.
 
         Args:
           config: as it is evaluated.
-          weights: a checksum of phi.
+          more: that the numbers depend on besides.
         """
-        return ScoredCells(self._scored, {"weights": weights, "flags": {
+        return ScoredCells(self._scored, {**more, "flags": {
             name: line for name, line in config.lines().items()
             if name not in INCIDENTAL}}, self.writes)
 
@@ -218,8 +226,10 @@ class RunDirectory:
           where the result is now that was there, if it had other numbers.
         """
         kept, before = None, self._whole_result()
-        if before and any(before.get(key) != result.get(key) for key in (
-                "meta_iters", "results", "untrained")):
+        # As text, in which NaN is NaN.
+        if before and any(
+                json.dumps(before.get(key)) != json.dumps(result.get(key))
+                for key in ("meta_iters", "results", "untrained")):
             number = next(i for i in itertools.count(1)
                           if not self._numbered(self.result, i).exists())
             kept = self._numbered(self.result, number)
@@ -228,8 +238,6 @@ class RunDirectory:
             self._replace(kept, self.result.read_text())
         self._replace(self.result, json.dumps(result, indent=1) + "\n")
         self._write_flags(config)
-        if self.writes:
-            self._scored.unlink(missing_ok=True)
         return kept
 
     @staticmethod

@@ -20,16 +20,21 @@ class ScoredCells:
       path: of the file; whole after each cell.
       key: what the rows depend on; those of another key count for nothing.
       writes: whether this process does; of several, one.
+
+    Attributes:
+      seconds: of the run until the last of them.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], writes: bool = True
                  ) -> None:
         self._path, self._key, self._writes = path, key, writes
         self._cells: list[Rows] = []
+        self.seconds = 0.0
         try:
             found = json.loads(path.read_text())
             if found["key"] == json.loads(json.dumps(key)):
                 self._cells = found["cells"]
+                self.seconds = found["seconds"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # None yet, or not whole: they are scored again.
 
@@ -43,10 +48,17 @@ class ScoredCells:
         """Forget all but the first."""
         del self._cells[number:]
 
-    def add(self, rows: Rows) -> None:
-        """Those of the next cell."""
+    def add(self, rows: Rows, seconds: float) -> None:
+        """Those of the next cell, and the seconds of the run until then."""
         self._cells.append(rows)
+        self.seconds = seconds
         if self._writes:
             with replacing(self._path) as temporary:
                 temporary.write_text(json.dumps(
-                    {"key": self._key, "cells": self._cells}))
+                    {"key": self._key, "cells": self._cells,
+                     "seconds": self.seconds}))
+
+    def remove(self) -> None:
+        """Once their numbers are elsewhere."""
+        if self._writes:
+            self._path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What a run is made of: its start, its trainer and its evaluator."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -16,20 +17,41 @@ from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.learning.optimizers import InnerState
 
 
-def start_of(source: TaskSource, config: Config
-             ) -> tuple[keras.Model, InnerState | None]:
-    """The network before meta-training, and the (v, t) that belong to it.
+class Start(NamedTuple):
+    """What a run starts from.
 
-    Of --init the initialization's, else the data set's and zeros (None).
+    Attributes:
+      model: the network.
+      state: its (v, t); None means zeros.
+      folder: of the initialization, if it is one.
+    """
+
+    model: keras.Model
+    state: InnerState | None = None
+    folder: Path | None = None
+
+
+def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
+    """Of --init the initialization's network, else the data set's.
+
+    Args:
+      source, config: of the run.
+      kept: a run's own copy of the initialization, once it has one.
 
     Raises:
       InputError: no initialization, or one of other examples or ways.
     """
     own = source.network()
     if not config.init:
-        return own, None
-    given = (trained.load(config.init) if config.init in trained.names()
-             else Learner.load(Path(config.init)))
+        return Start(own)
+    folder = Path(config.init)
+    if kept:
+        folder, given = kept, Learner.load(kept)
+    elif config.init in trained.names():
+        folder, given = (trained.FOLDER / config.init,
+                         trained.load(config.init))
+    else:
+        given = Learner.load(folder)
     (there, ways), (here, asked) = (
         [list(x[0].shape[1:]) for x in (model.inputs, model.outputs)]
         for model in (given.architecture, own))
@@ -38,7 +60,7 @@ def start_of(source: TaskSource, config: Config
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
-    return given.model, given.state
+    return Start(given.model, given.state, folder)
 
 
 def learner_of(source: TaskSource, config: Config, model: keras.Model,

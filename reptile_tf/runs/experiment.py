@@ -28,7 +28,7 @@ class Experiment:
 
     Attributes:
       source, trainer, evaluator, sampler: what it runs.
-      model, state: what it starts from.
+      start: what it starts from.
       rng: the sampler's whole state.
       fingerprint: of the data.
       elapsed: seconds of the run before this process.
@@ -55,14 +55,16 @@ class Experiment:
                 f"split, it has {', '.join(self.source.splits)}: use one of "
                 "them or all; --val_classes=100 sets Omniglot's validation "
                 "characters apart")
-        self.model, self.state = building.start_of(self.source, config)
+        self.start = building.start_of(
+            self.source, config,
+            directory.start if directory.checkpoints.paths() else None)
         self.trainer = building.trainer_of(
-            self.source, config, self.model, self.replicas,
-            fitting(self.model, config,
-                    engines.choose(self.model, config.jit_compile),
+            self.source, config, self.start.model, self.replicas,
+            fitting(self.start.model, config,
+                    engines.choose(self.start.model, config.jit_compile),
                     self.replicas.number,
                     lambda tasks: -self.replicas.maximum(-tasks)[0]),
-            self.state)
+            self.start.state)
         learner = self.trainer.learner
         self.evaluator = building.evaluator_of(self.source, config, learner,
                                                self.replicas)

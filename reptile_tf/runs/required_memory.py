@@ -38,7 +38,9 @@ def fitting(model: keras.Model, config: Config, engine: Engine,
             evaluation(model, config, engine, tasks)):
         tasks //= 2
     memory.require(evaluation(model, config, engine, tasks),
-                   "evaluating a task", "lower --eval_batch or --shots")
+                   "evaluating a task", "lower --eval_batch or --shots" + (
+                       " or --eval_queries" if config.eval_queries > 1
+                       else ""))
     return dataclasses.replace(engine, tasks_per_call=least(tasks))
 
 

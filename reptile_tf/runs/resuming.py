@@ -44,6 +44,8 @@ def _load(run: Experiment) -> None:
     if found is None:
         if not run.config.pretrained:
             run.directory.reset_metrics()
+            if run.start.folder:
+                run.directory.keep_start(run.start.folder)
         return
     arrays, meta = found
     if meta["data"] != run.fingerprint:

@@ -108,7 +108,9 @@ def _run(dataset, config: Config, directory: RunDirectory,
                 train(experiment, interrupts)
                 if config.export:
                     _export(experiment)
-            result = finished or final(experiment, interrupts)
+            result, scored = finished, None
+            if not finished:
+                result, scored = final(experiment, interrupts)
         except Stopped as e:
             if not config.pretrained:
                 save(experiment)
@@ -119,6 +121,8 @@ def _run(dataset, config: Config, directory: RunDirectory,
         except NonFiniteError as e:
             raise InputError(f"{e}; {directory.progress()} is kept") from e
     kept = directory.write_result(result, config)
+    if scored:
+        scored.remove()
     if kept:
         log.info("the result of the evaluation before: %s", kept)
     log.info("result: %s", directory.result)

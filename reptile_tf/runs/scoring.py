@@ -9,6 +9,7 @@ import tensorflow as tf
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.weights import checksum
 from reptile_tf.records.provenance import commit
+from reptile_tf.records.scored_cells import ScoredCells
 from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
@@ -41,29 +42,38 @@ def _score_cell(run: Experiment, learner: Learner, split: str, number: int,
                 learner.weights, learner.state, drawn, between)]
 
 
-def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
+def final(run: Experiment, interrupts: Interrupts
+          ) -> tuple[dict[str, Any], ScoredCells]:
     """Evaluate phi, and what it was at the start, on every split.
 
     What was scored before a stop is not scored again.
+
+    Returns:
+      result.json's content, and what is to be removed once it is written.
     """
     c, learner, iteration = run.config, run.trainer.learner, (
         run.trainer.iteration)
     run.log.info("final evaluation: %s tasks a cell of the "
                  "initialization, %s of the network at the start",
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
-    untrained = learner_of(run.source, c, run.model, learner.engine,
-                           run.state)
+    untrained = learner_of(run.source, c, run.start.model, learner.engine,
+                           run.start.state)
     splits = run.source.splits if c.eval_splits == "all" else (
         c.eval_splits,)
     sources = {"results": (learner, c.eval_samples),
                "untrained": (untrained, c.eval_interval_samples)}
     cells = [*itertools.product(splits, sources, c.evaluations())]
-    scored = run.directory.scored_cells(c, checksum(learner.weights))
+    made_by = {"commit": commit(), **run.environment()}
+    scored = run.directory.scored_cells(
+        c, weights=checksum(learner.weights), data=run.fingerprint,
+        start=checksum(untrained.weights),
+        code=[made_by["commit"], made_by["versions"]])
     # Of several processes all have to score the same.
     scored.keep(-run.replicas.maximum(-len(scored))[0])
     if len(scored):
         run.log.info("going on with it: %s of %s cells are scored",
                      len(scored), len(cells))
+        run.elapsed = max(run.elapsed, scored.seconds)
     numbers = [sources[name][1] for _, name, _ in cells]
     rows = {name: [] for name in sources}
     with run.progress.bar(run.log, sum(numbers),
@@ -72,14 +82,14 @@ def final(run: Experiment, interrupts: Interrupts) -> dict[str, Any]:
             if i == len(scored):
                 scored.add(_score_cell(
                     run, sources[name][0], split, numbers[i], iteration,
-                    interrupts, shots, batch, bar.update))
+                    interrupts, shots, batch, bar.update), run.seconds())
             rows[name] += scored[i]
     return {
         "algorithm": c.algorithm, "dataset": run.dataset.NAME,
         "data_source": run.source.source, "ways": c.ways,
         "shots": list(c.shots), "seed": c.seed,
         **({"init": c.init} if c.init else {}),
-        "meta_iters": iteration, "commit": commit(),
-        **run.environment(), "wall_seconds": round(run.seconds(), 1),
+        "meta_iters": iteration, **made_by,
+        "wall_seconds": round(run.seconds(), 1),
         **run.source.facts(lambda x: learner.inner_loop.outputs(
-            learner.weights, tf.convert_to_tensor(x))), **rows}
+            learner.weights, tf.convert_to_tensor(x))), **rows}, scored

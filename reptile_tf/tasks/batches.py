@@ -70,7 +70,7 @@ class EvaluationTasks(NamedTuple):
     def cut(cls, support_inputs: Any, support_targets: Any, query_inputs: Any,
             query_targets: Any, steps: int | None = None,
             batch: int | None = None, replacement: bool = False,
-            seed: int = 0) -> "EvaluationTasks":
+            seed: int | None = None) -> "EvaluationTasks":
         """T tasks whose support sets are cut into mini-batches at random.
 
         Without any of these settings they are left to the learner:
@@ -81,10 +81,10 @@ class EvaluationTasks(NamedTuple):
           support_targets: [T, S, ...].
           query_inputs: [T, Q, ...].
           query_targets: [T, Q, ...].
-          steps: k, inner steps; None means 50, if `batch` is given.
-          batch: B; None means 5, if `steps` are given.
+          steps: k, inner steps; None beside another setting means 50.
+          batch: B; None beside another setting means 5.
           replacement: see `TaskConfig`.
-          seed: of the mini-batches.
+          seed: of the mini-batches; None beside another setting means 0.
 
         Raises:
           InputError: steps, batch or a support set that no mini-batches can
@@ -93,8 +93,8 @@ class EvaluationTasks(NamedTuple):
         arrays = [np.asarray(x) for x in (
             support_inputs, support_targets, query_inputs, query_targets)]
         positions = None
-        if replacement or (steps, batch) != (None, None):
-            rng = np.random.default_rng(seed)
+        if replacement or (steps, batch, seed) != (None, None, None):
+            rng = np.random.default_rng(seed or 0)
             number, size = arrays[0].shape[:2]
             positions = np.stack([
                 mini_batches(size, 5 if batch is None else batch,

@@ -71,7 +71,8 @@ class ImageConfig(Config):
                 + (f", or use --classes={len(sizes)} or fewer" if sizes
                    else ""))
         shots, train_shots = max(self.shots), self.task.train_shots
-        flag, value, test = "shots", shots, self.eval_queries
+        flag, value = "shots", shots
+        queries = test = self.eval_queries
         if split == "train" and train_shots > shots + test:
             flag, value, test = "train_shots", train_shots, 0
         to_test_on = {0: "", 1: " and one to test on"}.get(
@@ -89,4 +90,7 @@ class ImageConfig(Config):
                 + (f"; {len(small):,} more of {split} have too few" if small
                    else "") + ": add images, remove what is too small"
                 + (f", or use --{flag}={size - test} or fewer"
-                   if size > (test or shots) else ""))
+                   if size > test and (test or size >= shots + queries)
+                   else "")
+                + (f", or --eval_queries={size - shots} or fewer"
+                   if test > 1 and size > shots else ""))

@@ -95,7 +95,8 @@ class FewShotImages(TaskSource):
         return {"split": split, "shots": shots,
                 "transductive": score.transductive, "tasks": score.tasks,
                 "accuracy": score.mean, "ci95": score.ci95,
-                "eval_batch": batch, "eval_iters": score.steps}
+                "eval_batch": batch, "eval_iters": score.steps,
+                "eval_queries": self.config.eval_queries}
 
     def curve_values(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         return {f"accuracy_{r['shots']}shot_{mode_name(r['transductive'])}":

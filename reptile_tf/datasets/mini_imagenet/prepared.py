@@ -28,7 +28,7 @@ from reptile_tf.datasets.pictures import Changes
 from reptile_tf.errors import InputError
 
 INDEX, IMAGES = "index.json", "images.npy"
-LAYOUT = 3  # Raise it when prepared files change, or their pixels.
+LAYOUT = 4  # Raise it when prepared files change, or their pixels.
 ABANDONED_SECONDS = 24 * 3600
 KEY = "[0-9a-f]" * 20  # What a preparation's folder is called, as a pattern.
 # split -> class -> number of images
