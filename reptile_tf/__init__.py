@@ -24,6 +24,7 @@ _HOMES = {
     "Learner": "learning.learner",
     "MetaConfig": "learning.meta_config",
     "MetaTrainer": "learning.meta_training",
+    "accuracy": "learning.evaluation",
     "cross_entropy": "learning.losses",
     "load": "trained",
     "meta_train": "learning.meta_training",

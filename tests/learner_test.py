@@ -17,6 +17,7 @@ from reptile_tf import (
     Learner,
     MetaConfig,
     MetaTrainer,
+    accuracy,
     cross_entropy,
     meta_train,
     squared_error,
@@ -306,6 +307,22 @@ def test_words_and_a_vocabulary_that_was_learned(tmp_path):
     loaded = Learner.load(tmp_path / "saved").adapt(texts, colours, 30)
     np.testing.assert_allclose(loaded.predict(asked), adapted.predict(asked),
                                rtol=1e-5)
+
+
+def test_a_loss_of_ones_own_is_scored_by_a_measure(rng):
+    """Smoothed labels: their loss, or how many are right."""
+    def smoothed(y, logits):
+        return 0.9 * cross_entropy(y, logits) + 0.1 * tf.math.log(3.0)
+
+    learner = classifier(loss=smoothed)
+    x, y = rng.random((5, 6, 4)), rng.integers(0, 3, (5, 6))
+    tasks = EvaluationTasks.cut(x, y, x[:, ::-1], y[:, ::-1])
+    right = [np.mean(np.argmax(learner.adapt(a, b).predict(
+        c, transductive=True), -1) == d)
+        for a, b, c, d in zip(x, y, tasks.query_inputs, tasks.query_targets,
+                              strict=True)]
+    assert learner.evaluate(tasks, True, accuracy).values == tuple(right)
+    assert learner.evaluate(tasks, True).mean not in right
 
 
 def test_few_tasks_are_not_filled_up_to_many(rng):

@@ -4,7 +4,7 @@ Evaluation draws them with NumPy (`tasks.mini_batches`); an exported
 initialization has no NumPy, and draws the same kind with a fixed seed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -37,6 +37,13 @@ class AdaptConfig:
         for batch in (self.batch, *(b for _, b in self.smaller)):
             if batch < 1:
                 raise InputError(f"batch={batch} must be 1 or more")
+
+    def told(self, steps: int | None, batch: int | None) -> "AdaptConfig":
+        """The same with another k or B, if they are given."""
+        changed = {} if steps is None else {"steps": steps}
+        if batch is not None:
+            changed |= {"batch": batch, "smaller": ()}
+        return replace(self, **changed)
 
     def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
         """The mini-batches [steps, B] of a support set of this size."""

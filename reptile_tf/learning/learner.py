@@ -15,6 +15,7 @@ from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
 from reptile_tf.learning.adapted import Adapted
 from reptile_tf.learning.evaluation import (
     Evaluator,
+    Measure,
     Score,
     measure_of,
     score_logits,
@@ -77,7 +78,7 @@ class Learner:
             tf.function(fn, autograph=False, reduce_retracing=True)
             for fn in (stateless_schedule, self._steps_in_graph,
                        self._score_in_graph))
-        self._evaluators: dict[tuple[bool, int], Evaluator] = {}
+        self._evaluators: dict[tuple, Evaluator] = {}
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:
@@ -118,12 +119,7 @@ class Learner:
         Raises:
           InputError: a support set that does not fit the network or the loss.
         """
-        config = self.adaptation
-        if steps is not None or batch is not None:
-            config = AdaptConfig(
-                config.steps if steps is None else steps,
-                config.batch if batch is None else batch, config.replacement,
-                config.smaller if batch is None else ())
+        config = self.adaptation.told(steps, batch)
         if self._plain is None:
             self._plain = inner_loop_of(
                 self, mixed_bfloat16=self.inner.mixed_bfloat16)
@@ -184,15 +180,16 @@ class Learner:
         return score_logits(self._plain, weights, support, queries,
                             transductive)
 
-    def evaluate(self, tasks: EvaluationTasks, transductive: bool = False
-                 ) -> Score:
+    def evaluate(self, tasks: EvaluationTasks, transductive: bool = False,
+                 measure: Measure | None = None) -> Score:
         """The mean over tasks, and its 95 % interval.
-
-        Of the accuracy if the loss is cross_entropy, else of the loss.
 
         Args:
           tasks: such as `EvaluationTasks.cut` makes.
           transductive: see `Adapted.predict`.
+          measure: (outputs [T, Q, N], targets [T, Q, ...]), NumPy arrays -> one
+            number for each task [T]; None means the accuracy if the loss is
+            cross_entropy, else the loss.
 
         Raises:
           InputError: tasks that do not fit the network or the loss.
@@ -206,12 +203,13 @@ class Learner:
         # about as many tasks are one compiled function.
         at_once = min(self.engine.tasks_per_call,
                       1 << (len(tasks.query_targets) - 1).bit_length())
-        key = transductive, at_once
+        key = transductive, at_once, measure
         if key not in self._evaluators:
             self._evaluators[key] = Evaluator(
                 self.inner_loop,
                 dataclasses.replace(self.engine, tasks_per_call=at_once),
-                modes=(transductive,), measure=measure_of(self.loss))
+                modes=(transductive,),
+                measure=measure or measure_of(self.loss))
         return self._evaluators[key].evaluate(
             self.weights, self.state, tasks)[0]
 
