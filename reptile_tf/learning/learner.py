@@ -78,7 +78,7 @@ class Learner:
             tf.function(fn, autograph=False, reduce_retracing=True)
             for fn in (stateless_schedule, self._steps_in_graph,
                        self._score_in_graph))
-        self._evaluators: dict[tuple, Evaluator] = {}
+        self._evaluators: dict[tuple[bool, int], Evaluator] = {}
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:
@@ -203,15 +203,15 @@ class Learner:
         # about as many tasks are one compiled function.
         at_once = min(self.engine.tasks_per_call,
                       1 << (len(tasks.query_targets) - 1).bit_length())
-        key = transductive, at_once, measure
+        key = transductive, at_once
         if key not in self._evaluators:
             self._evaluators[key] = Evaluator(
                 self.inner_loop,
                 dataclasses.replace(self.engine, tasks_per_call=at_once),
-                modes=(transductive,),
-                measure=measure or measure_of(self.loss))
-        return self._evaluators[key].evaluate(
-            self.weights, self.state, tasks)[0]
+                modes=(transductive,))
+        evaluator = self._evaluators[key]
+        evaluator.measure = measure or measure_of(self.loss)
+        return evaluator.evaluate(self.weights, self.state, tasks)[0]
 
     def assign_to(self, model: keras.Model) -> None:
         """Write phi into a model of the same architecture."""
