@@ -1,6 +1,7 @@
 """The one error that a user can do something about."""
 
 import importlib
+import math
 from types import ModuleType
 
 
@@ -10,6 +11,20 @@ class InputError(ValueError):
     The message names the value, what is allowed, and the remedy. The scripts
     print it as one line and exit with status 1.
     """
+
+
+def require_at_least(least: int, **values: float) -> None:
+    """Raise InputError unless these, by their names, are so much or more."""
+    for name, value in values.items():
+        if not math.isfinite(value) or value < least:
+            raise InputError(f"{name}={value} must be {least} or more")
+
+
+def require_choice(allowed: tuple[str, ...], **values: str) -> None:
+    """Raise InputError unless these, by their names, are among the allowed."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise InputError(f"{name}={value!r} is none of {allowed}")
 
 
 def first_line(error: BaseException) -> str:

@@ -3,19 +3,10 @@
 Each takes a `config.Config`.
 """
 
-import math
 from typing import Any
 
 from reptile_tf.errors import InputError
 from reptile_tf.learning.rules import REGISTRY
-
-
-def at_least(config, least: int, *names: str) -> None:
-    """Raise InputError unless these flags are `least` or more."""
-    for name in names:
-        value = getattr(config, name)
-        if not math.isfinite(value) or value < least:
-            raise InputError(f"{name}={value} must be {least} or more")
 
 
 def check_evaluations(config) -> None:

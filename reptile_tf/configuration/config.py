@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from reptile_tf.configuration import checks
 from reptile_tf.configuration.run_flags import RunFlags
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, require_at_least
 from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.optimizers import InnerConfig
@@ -48,8 +48,12 @@ class Config(RunFlags):
 
     def _part(self, kind: type) -> Any:
         """A part whose fields are called as its flags are."""
-        return kind(**{field.name: getattr(self, field.name)
-                       for field in dataclasses.fields(kind)})
+        return kind(**self.values_of(
+            *(field.name for field in dataclasses.fields(kind))))
+
+    def values_of(self, *names: str) -> dict[str, Any]:
+        """The values of flags, by their names."""
+        return {name: getattr(self, name) for name in names}
 
     @property
     def task(self) -> TaskConfig:
@@ -83,10 +87,12 @@ class Config(RunFlags):
 
     def check(self) -> None:
         """Raise InputError for combinations that no data could satisfy."""
-        checks.at_least(self, 1, "inner_batch", "inner_iters", "eval_samples",
-                        "eval_interval_samples")
-        checks.at_least(self, 0, "train_shots", "tail_shots", "eval_iters",
-                        "eval_interval", "seed", "num_threads")
+        require_at_least(1, **self.values_of(
+            "inner_batch", "inner_iters", "eval_samples",
+            "eval_interval_samples"))
+        require_at_least(0, **self.values_of(
+            "train_shots", "tail_shots", "eval_iters", "eval_interval", "seed",
+            "num_threads"))
         checks.check_evaluations(self)
         if self.pretrained and not self.run_dir:
             raise InputError("--pretrained evaluates the newest checkpoint of "

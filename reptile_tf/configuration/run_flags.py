@@ -7,6 +7,8 @@ from typing import Any
 from reptile_tf.execution.cluster import DISTRIBUTIONS
 from reptile_tf.execution.engine import JIT_COMPILE
 from reptile_tf.learning.meta_batch import TASK_ORDERS
+from reptile_tf.learning.meta_config import OUTER_OPTIMIZERS
+from reptile_tf.learning.optimizers import INNER_LOSSES, INNER_OPTIMIZERS
 from reptile_tf.learning.rules import REGISTRY
 
 
@@ -49,7 +51,7 @@ class RunFlags:
     learning_rate: float = flag(
         1e-3, "alpha, step size of the inner optimizer", True)
     inner_optimizer: str = flag(
-        "adam", "inner optimizer", True, ("adam", "sgd"))
+        "adam", "inner optimizer", True, INNER_OPTIMIZERS)
     inner_beta1: float = flag(
         0.0, "beta1, momentum of the inner Adam; the paper has none (section "
         "6.1)", True)
@@ -58,7 +60,7 @@ class RunFlags:
         "with commas between them, such as norm*/beta,conv1/*; the last "
         "mini-batch of each task trains them", True)
     inner_loss: str = flag(
-        "sum", "inner loss: over the mini-batch", True, ("sum", "mean"))
+        "sum", "inner loss: over the mini-batch", True, INNER_LOSSES)
     meta_step: float = flag(
         1.0, "epsilon, the outer step size at the first meta-iteration", True)
     meta_step_final: float = flag(
@@ -75,7 +77,7 @@ class RunFlags:
         path=True)
     outer_optimizer: str = flag(
         "sgd", "outer optimizer; sgd is phi + epsilon (W - phi)", True,
-        ("sgd", "adam"))
+        OUTER_OPTIMIZERS)
     gradient_weights: tuple[float, ...] = flag(
         (), "a_1..a_k, weights of the inner steps' gradients, such as "
         "0,0,1,1; of --algorithm=gradient_sum alone (section 6.2)", True)

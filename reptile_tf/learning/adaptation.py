@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import require_at_least
 
 SCHEDULE_SEED = 20180308
 PRIME = 2**31 - 1
@@ -32,11 +32,9 @@ class AdaptConfig:
     smaller: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise InputError(f"steps={self.steps} must be 0 or more")
+        require_at_least(0, steps=self.steps)
         for batch in (self.batch, *(b for _, b in self.smaller)):
-            if batch < 1:
-                raise InputError(f"batch={batch} must be 1 or more")
+            require_at_least(1, batch=batch)
 
     def told(self, steps: int | None, batch: int | None) -> "AdaptConfig":
         """The same with another k or B, if they are given."""

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from reptile_tf.errors import InputError
+from reptile_tf.errors import (
+    InputError,
+    require_at_least,
+    require_choice,
+)
 from reptile_tf.learning.meta_batch import TASK_ORDERS
 from reptile_tf.learning.rules import REGISTRY
 
+OUTER_OPTIMIZERS = ("sgd", "adam")
 MOST_OF_ADAM = 0.1  # The default, 1, is of SGD on displacements.
 
 
@@ -53,20 +56,13 @@ class MetaConfig:
         return self.meta_batch if self.task_order == "parallel" else 1
 
     def __post_init__(self) -> None:
-        for name, allowed in (("algorithm", tuple(REGISTRY)),
-                              ("outer_optimizer", ("sgd", "adam")),
-                              ("task_order", TASK_ORDERS)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"{name}={value!r} is none of {allowed}")
-        if self.meta_batch < 1:
-            raise InputError(f"meta_batch={self.meta_batch} must be 1 or more")
-        if self.meta_iters < 0:
-            raise InputError(f"meta_iters={self.meta_iters} must be 0 or more")
-        for name in ("meta_step", "meta_step_final", "outer_clip"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                raise InputError(f"{name}={value} must be 0 or more")
+        require_choice(tuple(REGISTRY), algorithm=self.algorithm)
+        require_choice(OUTER_OPTIMIZERS, outer_optimizer=self.outer_optimizer)
+        require_choice(TASK_ORDERS, task_order=self.task_order)
+        require_at_least(1, meta_batch=self.meta_batch)
+        require_at_least(
+            0, meta_iters=self.meta_iters, meta_step=self.meta_step,
+            meta_step_final=self.meta_step_final, outer_clip=self.outer_clip)
         if self.outer_optimizer == "adam" and self.meta_step > MOST_OF_ADAM:
             raise InputError(
                 f"meta_step={self.meta_step} with outer_optimizer=adam is "

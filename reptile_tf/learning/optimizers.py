@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, require_choice
 from reptile_tf.learning.packing import packed, unpacked
 from reptile_tf.learning.weights import Weights
 
+INNER_OPTIMIZERS, INNER_LOSSES = ("adam", "sgd"), ("sum", "mean")
 BETA_2 = 0.999
 EPSILON = 1e-8
 # Below it somebody has meant the part that is taken away.
@@ -72,11 +73,8 @@ class InnerConfig:
     inner_frozen: str = ""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("inner_optimizer", ("adam", "sgd")),
-                              ("inner_loss", ("sum", "mean"))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"{name}={value!r} is none of {allowed}")
+        require_choice(INNER_OPTIMIZERS, inner_optimizer=self.inner_optimizer)
+        require_choice(INNER_LOSSES, inner_loss=self.inner_loss)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate} must be "
                              "positive, for example 0.001")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, require_at_least
 
 
 class Tail(NamedTuple):
@@ -41,10 +41,9 @@ class TaskConfig:
     tail_shots: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ways", "train_shots", "inner_batch", "inner_iters"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name}={getattr(self, name)} must be 1 or more")
+        require_at_least(
+            1, ways=self.ways, train_shots=self.train_shots,
+            inner_batch=self.inner_batch, inner_iters=self.inner_iters)
         if self.tail_shots is not None and not (
                 0 < self.tail_shots < self.train_shots):
             raise InputError(

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from reptile_tf.configuration.checks import at_least
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets import files
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, require_at_least
 
 NETWORKS = ("reptile", "maml")
 
@@ -44,8 +43,8 @@ class ImageConfig(Config):
                 else (self.transductive,))
 
     def check(self) -> None:
-        at_least(self, 2, "classes")  # Of one, every answer is right.
-        at_least(self, 1, "eval_queries")
+        require_at_least(2, classes=self.classes)  # One is always right.
+        require_at_least(1, eval_queries=self.eval_queries)
         super().check()
 
     def check_data(self, splits: dict[str, list],

@@ -4,11 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from reptile_tf.configuration.checks import at_least
 from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets.few_shot import ImageConfig
 from reptile_tf.datasets.mini_imagenet import forms, pixels
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, require_at_least
 
 SMALLEST_OF_MAML = 2**4
 
@@ -36,7 +35,7 @@ class MiniImageNetConfig(ImageConfig):
 
     def check(self) -> None:
         super().check()
-        at_least(self, 1, "image_size")
+        require_at_least(1, image_size=self.image_size)
         if self.network == "maml" and self.image_size < SMALLEST_OF_MAML:
             raise InputError(
                 f"image_size={self.image_size}: four poolings of whole windows "
