@@ -222,6 +222,13 @@ def test_one_run_leaves_its_figure_and_export(tmp_path, capsys):
     before = loaded.signatures["serving_default"](images=x)["logits"]
     assert mean_squared_error(fitted[None], 2 * np.sin(x)[None]) < (
         mean_squared_error(before[None], 2 * np.sin(x)[None]))
+    # From it another goes on.
+    assert main(
+        f"--run_dir={tmp_path / 'next'}", *SMALL[:-1], "--meta_iters=0",
+        f"--init={tmp_path / 'run' / 'initialization'}") == 0
+    svg = (tmp_path / "next" / "figure1.svg").read_text()
+    assert "start, 8 tasks" in svg and "before this training" in svg
+    assert "random" not in svg and "not meta-trained" not in svg
     drawn = (tmp_path / "run" / "figure1.png").read_bytes()
     # Without phi no network is drawn in its place, nor an older phi.
     newest = max((tmp_path / "run" / "checkpoints").iterdir())

@@ -136,7 +136,8 @@ def column_of(opened: Experiment, result: dict[str, Any],
     return Column(
         c.algorithm if trained else start_of(c),
         f"outer {c.outer_optimizer} {c.meta_step:g} to {c.meta_step_final:g}"
-        if trained else "not meta-trained",
+        if trained else "before this training" if c.init
+        else "not meta-trained",
         before, after, float(np.abs(before[0]).mean()),
         rows_of(result["results" if trained else "untrained"], c))
 
