@@ -133,6 +133,16 @@ def test_the_same_images_are_one_table_wherever_they_lay(tmp_path, capsys):
         ("folders in /a/mini (2e)", [2], [])]
 
 
+def test_starts_of_one_name_that_differ_are_not_averaged(tmp_path, capsys):
+    for seed, start in enumerate(("1f", "2e", "1f")):
+        make(tmp_path / str(seed), omniglot, images(shots_1t=0.5), seed=seed,
+             init="runs/a", more={"init": "runs/a", "start_checksum": start})
+    found, _ = records(capsys, tmp_path)
+    assert sorted((name, row["seeds"]) for (_, name, _), row in (
+        found.items())) == [("init=runs/a (1f)", [0, 2]),
+                            ("init=runs/a (2e)", [1])]
+
+
 def test_text(three, capsys):
     compare.show([three])
     assert capsys.readouterr().out.splitlines() == [

@@ -118,9 +118,12 @@ def test_bad_flags(flags, message):
 
 @pytest.mark.parametrize("flags, message", [
     (["--shots=5", "--eval_queries=16"], "train/0 has 20 images, 21 are "
-     "needed .--shots=5 and --eval_queries=16 to test on.*--shots=4 or fewer"),
+     "needed .--shots=5 and --eval_queries=16 to test on.*use --shots=4 or "
+     "fewer, or --eval_queries=15 or fewer"),
     (["--shots=1", "--eval_queries=20"], "eval_queries=20 to test on.*"
-     "what is too small, or --eval_queries=19 or fewer"),
+     "what is too small, or use --eval_queries=19 or fewer"),
+    (["--train_shots=22", "--shots=1,3", "--eval_queries=20"],
+     "20 images, 23 are needed.*what is too small$"),
     (["--train_shots=30", "--shots=1", "--eval_queries=20"],
      "--train_shots=30.*; 4,799 more of train have too few: add images, "
      "remove what is too small$"),

@@ -262,7 +262,10 @@ def test_a_final_evaluation_goes_on_where_it_was(tmp_path, capsys,
     others["key"]["weights"] += 1
     (run / "scored.json").write_text(json.dumps(others))
     fails_at = 8
+    capsys.readouterr()
     assert main(run, *flags) == 1 and len(scored) == 8
+    assert "5 cells that are scored are of other code" in (
+        capsys.readouterr().out)
     (run / "scored.json").write_text(whole[:-9])
     fails_at = 9
     assert main(run, *flags) == 1 and len(scored) == 9
@@ -576,9 +579,24 @@ def test_a_run_starts_from_an_initialization(tmp_path, capsys):
         (12, 7), (7,), (7, 3), (3,)]
     capsys.readouterr()
     # What becomes of it does not matter any more.
-    shutil.rmtree(tmp_path / "own")
+    (tmp_path / "own" / "notes").touch()
+    assert {p.name for p in (tmp_path / "trained/start").iterdir()} >= {
+        "learner.json", "model.keras", "variables"}
+    result = json.loads((tmp_path / "trained/result.json").read_text())
+    assert re.fullmatch("[0-9a-f]{8}", result["start_checksum"])
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
     assert main(tmp_path / "trained", *SHORT, "--pretrained", "--shots=2",
                 f"--init={tmp_path / 'own'}") == 0
+    # Carried over without it, it goes on from the folder itself.
+    shutil.rmtree(tmp_path / "trained" / "start")
+    (tmp_path / "elsewhere").rename(tmp_path / "own")
+    assert main(tmp_path / "trained", *SHORT, "--pretrained", "--shots=3",
+                f"--init={tmp_path / 'own'}") == 0
+    # Into a run inside it only what was saved is copied.
+    assert main(tmp_path / "own" / "inside", *UNTRAINED,
+                f"--init={tmp_path / 'own'}") == 0
+    assert not {"notes", "inside"} & {
+        p.name for p in (tmp_path / "own" / "inside" / "start").iterdir()}
     # It belongs to the run.
     assert main(tmp_path / "trained", *SHORT) == 1
     assert "--init=" in capsys.readouterr().err

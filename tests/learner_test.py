@@ -317,12 +317,19 @@ def test_a_loss_of_ones_own_is_scored_by_a_measure(rng):
     learner = classifier(loss=smoothed)
     x, y = rng.random((5, 6, 4)), rng.integers(0, 3, (5, 6))
     tasks = EvaluationTasks.cut(x, y, x[:, ::-1], y[:, ::-1])
-    right = [np.mean(np.argmax(learner.adapt(a, b).predict(
-        c, transductive=True), -1) == d)
-        for a, b, c, d in zip(x, y, tasks.query_inputs, tasks.query_targets,
-                              strict=True)]
-    assert learner.evaluate(tasks, True, accuracy).values == tuple(right)
-    assert learner.evaluate(tasks, True).mean not in right
+    outputs = [learner.adapt(a, b).predict(c, transductive=True).numpy()
+               for a, b, c in zip(x, y, tasks.query_inputs, strict=True)]
+    right, losses = zip(*((np.mean(o.argmax(-1) == d), np.mean(smoothed(d, o)))
+                          for o, d in zip(outputs, tasks.query_targets,
+                                          strict=True)), strict=True)
+    for _ in range(2):
+        assert learner.evaluate(tasks, True, accuracy).values == right
+        assert learner.evaluate(tasks, True).values == pytest.approx(
+            losses, rel=1e-5)
+    for measure in (squared_error, lambda outputs, targets: 0.5):
+        with pytest.raises(InputError, match=r"the measure made \[.*8 tasks'"):
+            learner.evaluate(tasks, True, lambda o, t, measure=measure: (
+                np.asarray(measure(o[..., 0], t))))
 
 
 def test_few_tasks_are_not_filled_up_to_many(rng):

@@ -58,6 +58,8 @@ class Run:
         """The lines of the flags that its numbers at `shots` depend on."""
         lines = {name: line for name, line in self.flags.items()
                  if name not in IMMATERIAL}
+        if "start_checksum" in self.result:  # The folder may have changed.
+            lines["init"] += f" ({self.result['start_checksum']})"
         return lines | evaluation_batch(self.flags, shots)
 
     @property

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from reptile_tf.errors import InputError
 from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
+from reptile_tf.learning.arrays import shape_text
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.optimizers import InnerState
@@ -176,6 +178,16 @@ class Evaluator:
         return self._compiled(phi, state, tf.nest.map_structure(
             tf.convert_to_tensor, tasks.map_inputs(self.fetch)))
 
+    def _measured(self, outputs: np.ndarray, targets: np.ndarray
+                  ) -> np.ndarray:
+        values = np.asarray(self.measure(outputs, targets))
+        if values.shape != (len(outputs),):
+            raise InputError(
+                f"the measure made {shape_text(values.shape)} of "
+                f"{len(outputs)} tasks' outputs {shape_text(outputs.shape)}: "
+                "give one that makes one number for each task")
+        return values
+
     def evaluate(
         self,
         phi: Weights,
@@ -191,6 +203,9 @@ class Evaluator:
           tasks: the tasks, as many in a call as the engine takes.
           between: called after each compiled call with the number of tasks
             that all processes scored.
+
+        Raises:
+          InputError: a measure of another shape.
         """
         number = len(tasks.query_targets)
         cells = [(steps, mode)
@@ -207,7 +222,7 @@ class Evaluator:
             chunk = EvaluationTasks(*(x[rows] for x in tasks))
             counted = min(at_once, number - start)
             scored = self.replicas.gather([
-                self.measure(outputs.numpy(), chunk.query_targets)
+                self._measured(outputs.numpy(), chunk.query_targets)
                 for outputs in self.outputs(phi, state, chunk)])
             for of_cell, measured in zip(values, scored, strict=True):
                 of_cell.extend(measured.ravel()[:counted])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,16 @@ def save_tflite(learner, file: Path) -> None:
                 "MaxPooling2D, ReLU, tanh and normalizations") from e
     with replacing(file) as temporary:
         temporary.write_bytes(content)
+
+
+def copy(source: Path, directory: Path) -> None:
+    """Copy what `save` wrote, without what else lies there."""
+    with replacing(directory) as temporary:
+        temporary.mkdir()
+        for path in source.iterdir():
+            if path.name in OWN:
+                (shutil.copytree if path.is_dir() else shutil.copyfile)(
+                    path, temporary / path.name)
 
 
 def require_replaceable(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def code() -> int:
+    """A checksum of the package's source."""
+    value = 0
+    for path in sorted(Path(reptile_tf.__file__).parent.rglob("*.py")):
+        value = zlib.crc32(path.read_bytes(), value)
+    return value
 
 
 def commit() -> str:

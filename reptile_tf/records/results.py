@@ -1,5 +1,7 @@
-"""What result.json must hold."""
+"""What result.json must hold, and whether two hold the same."""
 
+import json
+from itertools import chain, zip_longest
 from typing import Any
 
 
@@ -17,3 +19,15 @@ def check_result(result: dict[str, Any]) -> None:
                 ("points", "steps") if value == "mse"
                 else ("shots", "transductive"))):
             row[name]
+
+
+def same_numbers(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two results of a run have the same rows.
+
+    What older rows did not say is left out. As text, in which NaN is NaN.
+    """
+    pairs = [zip_longest(before[key], now[key], fillvalue={})
+             for key in ("results", "untrained")]
+    return before["meta_iters"] == now["meta_iters"] and all(
+        old and json.dumps(old) == json.dumps({k: new.get(k) for k in old})
+        for old, new in chain(*pairs))

@@ -7,7 +7,6 @@ of earlier evaluations; meanwhile in-use, and scored.json.
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import tensorflow as tf
 
 from reptile_tf.configuration.config import INCIDENTAL, Config
 from reptile_tf.errors import InputError
-from reptile_tf.learning.saved_learner import require_replaceable
+from reptile_tf.learning.saved_learner import copy, require_replaceable
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
-from reptile_tf.records.results import check_result
+from reptile_tf.records.results import check_result, same_numbers
 from reptile_tf.records.scored_cells import ScoredCells
 from reptile_tf.whole_files import beside, replacing
 
@@ -147,7 +146,7 @@ class RunDirectory:
         return result
 
     def flags(self) -> dict[str, str]:
-        """The lines of flags.cfg, by name; none if there is no such file."""
+        """The lines of flags.cfg, by name; none without that file."""
         lines = {}
         if self._flags.exists():
             for line in self._flags.read_text(
@@ -175,8 +174,7 @@ class RunDirectory:
     def keep_start(self, folder: Path) -> None:
         """Keep what the run starts from: it may be trained further there."""
         if self.writes:
-            with replacing(self.start) as temporary:
-                shutil.copytree(folder, temporary)
+            copy(folder, self.start)
 
     def progress(self) -> str:
         """What the same command goes on from, for a message."""
@@ -223,13 +221,10 @@ class RunDirectory:
         """Write result.json, and flags.cfg as it was evaluated.
 
         Returns:
-          where the result is now that was there, if it had other numbers.
+          where one of other numbers is now that was there.
         """
         kept, before = None, self._whole_result()
-        # As text, in which NaN is NaN.
-        if before and any(
-                json.dumps(before.get(key)) != json.dumps(result.get(key))
-                for key in ("meta_iters", "results", "untrained")):
+        if before and not same_numbers(before, result):
             number = next(i for i in itertools.count(1)
                           if not self._numbered(self.result, i).exists())
             kept = self._numbered(self.result, number)

@@ -23,18 +23,21 @@ class ScoredCells:
 
     Attributes:
       seconds: of the run until the last of them.
+      others: cells that were there, of another key.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], writes: bool = True
                  ) -> None:
         self._path, self._key, self._writes = path, key, writes
         self._cells: list[Rows] = []
-        self.seconds = 0.0
+        self.seconds, self.others = 0.0, 0
         try:
             found = json.loads(path.read_text())
             if found["key"] == json.loads(json.dumps(key)):
                 self._cells = found["cells"]
                 self.seconds = found["seconds"]
+            else:
+                self.others = len(found["cells"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # None yet, or not whole: they are scored again.
 

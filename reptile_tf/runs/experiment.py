@@ -57,7 +57,8 @@ class Experiment:
                 "characters apart")
         self.start = building.start_of(
             self.source, config,
-            directory.start if directory.checkpoints.paths() else None)
+            directory.start if directory.checkpoints.paths()
+            and directory.start.is_dir() else None)
         self.trainer = building.trainer_of(
             self.source, config, self.start.model, self.replicas,
             fitting(self.start.model, config,

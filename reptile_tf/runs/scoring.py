@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.weights import checksum
-from reptile_tf.records.provenance import commit
+from reptile_tf.records.provenance import code, commit
 from reptile_tf.records.scored_cells import ScoredCells
 from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
@@ -63,13 +63,17 @@ def final(run: Experiment, interrupts: Interrupts
     sources = {"results": (learner, c.eval_samples),
                "untrained": (untrained, c.eval_interval_samples)}
     cells = [*itertools.product(splits, sources, c.evaluations())]
+    start = checksum(untrained.weights)
     made_by = {"commit": commit(), **run.environment()}
     scored = run.directory.scored_cells(
         c, weights=checksum(learner.weights), data=run.fingerprint,
-        start=checksum(untrained.weights),
-        code=[made_by["commit"], made_by["versions"]])
+        start=start,
+        code=code(), versions=made_by["versions"])
     # Of several processes all have to score the same.
     scored.keep(-run.replicas.maximum(-len(scored))[0])
+    if scored.others:
+        run.log.info("%s cells that are scored are of other code, data, "
+                     "weights or flags: scored again", scored.others)
     if len(scored):
         run.log.info("going on with it: %s of %s cells are scored",
                      len(scored), len(cells))
@@ -88,7 +92,8 @@ def final(run: Experiment, interrupts: Interrupts
         "algorithm": c.algorithm, "dataset": run.dataset.NAME,
         "data_source": run.source.source, "ways": c.ways,
         "shots": list(c.shots), "seed": c.seed,
-        **({"init": c.init} if c.init else {}),
+        **({"init": c.init, "start_checksum": f"{start:08x}"} if c.init
+           else {}),
         "meta_iters": iteration, **made_by,
         "wall_seconds": round(run.seconds(), 1),
         **run.source.facts(lambda x: learner.inner_loop.outputs(

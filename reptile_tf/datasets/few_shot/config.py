@@ -71,7 +71,7 @@ class ImageConfig(Config):
                    else ""))
         shots, train_shots = max(self.shots), self.task.train_shots
         flag, value = "shots", shots
-        queries = test = self.eval_queries
+        test = self.eval_queries
         if split == "train" and train_shots > shots + test:
             flag, value, test = "train_shots", train_shots, 0
         to_test_on = {0: "", 1: " and one to test on"}.get(
@@ -88,8 +88,17 @@ class ImageConfig(Config):
                 f"(--{flag}={value}{to_test_on})"
                 + (f"; {len(small):,} more of {split} have too few" if small
                    else "") + ": add images, remove what is too small"
-                + (f", or use --{flag}={size - test} or fewer"
-                   if size > test and (test or size >= shots + queries)
-                   else "")
-                + (f", or --eval_queries={size - shots} or fewer"
-                   if test > 1 and size > shots else ""))
+                + "".join(f", or {use}{offer} or fewer" for use, offer in zip(
+                    ("use ", ""), self._offers(split, size), strict=False)))
+
+    def _offers(self, split: str, size: int) -> list[str]:
+        """Flags of which one alone makes a class of this size suffice."""
+        shots, queries = max(self.shots), self.eval_queries
+        train_shots = self.task.train_shots if split == "train" else 0
+        if size < train_shots:
+            return [f"--train_shots={size}"] * (size >= shots + queries)
+        offers = {"shots": size - queries}
+        if queries > 1:
+            offers["eval_queries"] = size - shots
+        return [f"--{flag}={most}" for flag, most in offers.items()
+                if most > 0]
