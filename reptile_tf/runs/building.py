@@ -46,12 +46,12 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
         return Start(own)
     folder = Path(config.init)
     if kept:
-        folder, given = kept, Learner.load(kept)
+        folder, given = kept, Learner.load(kept, source.loss)
     elif config.init in trained.names():
         folder, given = (trained.FOLDER / config.init,
                          trained.load(config.init))
     else:
-        given = Learner.load(folder)
+        given = Learner.load(folder, source.loss)  # The run's loss counts.
     (there, ways), (here, asked) = (
         [list(x[0].shape[1:]) for x in (model.inputs, model.outputs)]
         for model in (given.architecture, own))
@@ -77,8 +77,8 @@ def learner_of(source: TaskSource, config: Config, model: keras.Model,
     """
     learner = Learner(model, config.inner, source.loss, config.adaptation,
                       engine or engines.choose(model, config.jit_compile))
-    kinds = [(len(s.v), len(s.m)) for s in (state, learner.state) if s]
-    if len(set(kinds)) < len(kinds):
+    own = learner.state
+    if state and (len(state.v), len(state.m)) == (len(own.v), len(own.m)):
         learner.state = state
     return learner
 
