@@ -137,6 +137,18 @@ def test_data_that_does_not_suffice(flags, message):
         parse(*flags).check_data(SPLITS)
 
 
+def test_several_queries_are_asked_of_splits_that_are_evaluated():
+    few = {"train": [np.arange(12)] * 5, "test": [np.arange(30)] * 5}
+    flags = ["--train_shots=9", "--eval_queries=15"]
+    parse(*flags, "--eval_splits=test").check_data(few)
+    with pytest.raises(InputError, match="train/0 has 12 images, 20 are"):
+        parse(*flags).check_data(few)
+    # Periodic evaluation is of the validation classes.
+    with pytest.raises(InputError, match="val/0 has 12 images, 20 are"):
+        parse(*flags, "--eval_splits=test").check_data(
+            {**few, "val": few["train"]})
+
+
 def test_what_is_allowed():
     """A larger batch straddles the reshuffle; zero means --shots."""
     parse("--inner_batch=500").check_data(SPLITS)

@@ -317,6 +317,14 @@ def test_browsers_leave_out_port_80(answering):
                              "localhost:80"}
 
 
+def test_an_answer_that_is_not_finite_is_told(serving, monkeypatch):
+    """Which JavaScript's JSON has no word for."""
+    monkeypatch.setitem(serving.answers.posts, "/classify",
+                        lambda body: {"curves": [[0.5, float("nan")]]})
+    status, _, content = send(serving, "POST", "/classify", ASKED)
+    assert status == 422 and "not finite" in json.loads(content)["error"]
+
+
 def without(name):
     return {k: v for k, v in ASKED.items() if k != name}
 

@@ -1,6 +1,7 @@
 """A learner: adapt, predict, evaluate, save, and one's own loops."""
 
 import dataclasses
+import shutil
 import warnings
 
 import keras
@@ -330,6 +331,13 @@ def test_a_loss_of_ones_own_is_scored_by_a_measure(rng):
         with pytest.raises(InputError, match=r"the measure made \[.*8 tasks'"):
             learner.evaluate(tasks, True, lambda o, t, measure=measure: (
                 np.asarray(measure(o[..., 0], t))))
+
+
+def test_a_saved_learner_without_its_variables(tmp_path):
+    classifier().save(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "saved" / "variables")
+    with pytest.raises(InputError, match="has no variables.*the whole folder"):
+        Learner.load(tmp_path / "saved")
 
 
 def test_few_tasks_are_not_filled_up_to_many(rng):

@@ -141,6 +141,17 @@ def test_outputs_and_patches_of_an_example():
         assert memory.example(two_by_two(), patched) == 4 * (206 + 216)
 
 
+def test_the_layers_of_models_inside_and_all_outputs_count():
+    *body, head = two_by_two().layers
+    inside = keras.Sequential([keras.Input([7, 5, 3]), *body])
+    model = keras.Sequential([keras.Input([7, 5, 3]), inside, head])
+    assert memory.example(model, "sliced") == 4 * (206 + 216)
+    series = keras.Input([4, 3])  # 12, three outputs of 6, and 2.
+    outputs, *_ = keras.layers.LSTM(6, return_state=True)(series)
+    model = keras.Model(series, keras.layers.Dense(2)(outputs))
+    assert memory.example(model, "sliced") == 4 * (12 + 18 + 2)
+
+
 @pytest.mark.parametrize("arguments, examples, weights, copies, factor", [
     # The last of k = 4 mini-batches of 10 is larger, or smaller.
     ({"last": 30}, 30, 1, 2, 1), ({"last": 3}, 10, 1, 2, 1),

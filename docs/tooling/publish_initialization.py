@@ -103,6 +103,12 @@ def publish(run: Path, name: str, note: str) -> None:
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
+    settings = json.loads((run / "initialization/learner.json").read_text())
+    told = {(settings["adaptation"]["steps"], settings["adaptation"]["batch"])}
+    if {(r["eval_iters"], r["eval_batch"]) for r in result["results"]} != told:
+        raise InputError(f"{run} was evaluated with other inner steps than "
+                         "its initialization makes: evaluate it as it was "
+                         "exported")
     result["data_source"] = result["data_source"].split(" in ")[0]
     folder = trained.FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from reptile_tf import trained
 from reptile_tf.demo import answers
 from reptile_tf.demo.server import Server
 from reptile_tf.errors import InputError
+from reptile_tf.execution.devices import hide_gpus
 
 # Of those that come with the package the best from 1, 3 and 5 drawings of the
 # page's own characters.
@@ -40,6 +41,7 @@ _BROWSER = flags.DEFINE_bool("browser", True, "open the page")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag")
+    hide_gpus()  # The networks are tiny, and a training may be on them.
     try:
         server = serve()
     except InputError as e:

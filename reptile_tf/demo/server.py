@@ -135,7 +135,13 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json(status, {"error": sentence})
 
     def _send_json(self, status: HTTPStatus, answer: Any) -> None:
-        self._send(status, "application/json", json.dumps(answer).encode())
+        try:
+            text = json.dumps(answer, allow_nan=False)
+        except ValueError:  # JavaScript would not read it.
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            text = json.dumps({"error": "the adapted network's answer is not "
+                               "finite: it diverges on these examples"})
+        self._send(status, "application/json", text.encode())
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)

@@ -13,7 +13,7 @@ from reptile_tf.errors import InputError
 from reptile_tf.execution.devices import gpus, take_memory_as_needed
 from reptile_tf.execution.engine import Engine
 from reptile_tf.execution.limits import free_memory
-from reptile_tf.networks import CONVOLUTIONS
+from reptile_tf.networks import CONVOLUTIONS, operations
 
 # Measured on a CPU: what TensorFlow takes at its first call, and what a layer's
 # operations of an inner step take in the graph and in XLA; see `estimate`.
@@ -147,15 +147,16 @@ def estimate(model: keras.Model, engine: Engine, tasks: int, steps: int,
         1 if not second_order else TWICE_RUN if recompute else SECOND_ORDER)
     copies = written * (1 if engine.vectorized else tasks)
     return Estimate(tensors,
-                    START + int(copies * len(model.layers) * of_layer))
+                    START + int(copies * len(operations(model)) * of_layer))
 
 
 def example(model: keras.Model, convolutions: str) -> int:
     """F of `estimate`: bytes of one example's outputs and patches."""
     numbers = 0
-    for layer in model.layers:
-        shape = layer.output.shape[1:]
-        numbers += int(np.prod(shape))
+    for layer in operations(model):
+        shapes = [x.shape[1:] for x in keras.tree.flatten(layer.output)]
+        numbers += sum(int(np.prod([d or 1 for d in s])) for s in shapes)
+        shape = shapes[0]
         if isinstance(layer, keras.layers.Conv2D) and any(
                 kind.supports(layer) for kind in CONVOLUTIONS[convolutions]):
             numbers += int(np.prod(shape[:2])

@@ -96,7 +96,7 @@ class Command:
         impossible = {}
         for setting in settings:
             self._parse(dataclasses.replace(setting, flags=()),
-                        f"--seed={self.seeds[0]}")
+                        f"--seed={self.seeds[0]}", f"--run_dir={self.home}")
             try:
                 self.config(setting, self.seeds[0])
             except InputError as e:

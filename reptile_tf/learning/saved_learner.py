@@ -190,10 +190,15 @@ def load(directory: Path, loss: Loss | None = None
             "keras.config.enable_unsafe_deserialization()") from e
     for i in settings.get("frozen", ()):
         model.weights[i].trainable = False
+    try:
+        variables = tf.train.load_checkpoint(
+            str(directory / "variables" / "variables"))
+    except (tf.errors.OpError, ValueError) as e:
+        raise InputError(f"{directory} has no variables that can be read "
+                         f"({first_line(e)}): copy the whole folder") from e
     return model, Saved(
         InnerConfig(**settings["inner"]), AdaptConfig(**adaptation), loss,
-        target and tf.TensorSpec(**target), _state(tf.train.load_checkpoint(
-            str(directory / "variables" / "variables"))))
+        target and tf.TensorSpec(**target), _state(variables))
 
 
 def _state(variables: Any) -> InnerState:

@@ -47,7 +47,7 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     folder = Path(config.init)
     if kept:
         folder, given = kept, Learner.load(kept, source.loss)
-    elif config.init in trained.names():
+    elif config.init in trained.names() and not folder.exists():
         folder, given = (trained.FOLDER / config.init,
                          trained.load(config.init))
     else:

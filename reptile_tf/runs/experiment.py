@@ -7,7 +7,7 @@ from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution import engine as engines
 from reptile_tf.execution.replicas import Replicas
-from reptile_tf.records.provenance import environment
+from reptile_tf.records.provenance import code, commit, environment
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.reporting.progress import Progress
 from reptile_tf.runs import building
@@ -29,6 +29,7 @@ class Experiment:
     Attributes:
       source, trainer, evaluator, sampler: what it runs.
       start: what it starts from.
+      commit, code: that run; the files may change meanwhile.
       rng: the sampler's whole state.
       fingerprint: of the data.
       elapsed: seconds of the run before this process.
@@ -41,6 +42,7 @@ class Experiment:
                  replicas: Replicas | None = None) -> None:
         self.replicas = replicas or Replicas()
         self.dataset, self.config = dataset, config
+        self.commit, self.code = commit(), code()
         self.directory, self.log = directory, log
         self.progress = progress or Progress()
         self.elapsed, self.evaluated = 0.0, 0
@@ -59,6 +61,8 @@ class Experiment:
             self.source, config,
             directory.start if directory.checkpoints.paths()
             and directory.start.is_dir() else None)
+        if self.start.folder:
+            log.info("start: %s", self.start.folder)
         self.trainer = building.trainer_of(
             self.source, config, self.start.model, self.replicas,
             fitting(self.start.model, config,

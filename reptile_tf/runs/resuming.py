@@ -36,6 +36,8 @@ def restore(run: Experiment) -> None:
         "the checksum of their flags": zlib.crc32(
             repr(run.config.lines()).encode()),
         "that of their data": run.fingerprint,
+        "that of their code": run.code,
+        "whether they were given --pretrained": int(run.config.pretrained),
         "that of their weights": checksum(run.trainer.weights)})
 
 

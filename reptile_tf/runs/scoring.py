@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.weights import checksum
-from reptile_tf.records.provenance import code, commit
 from reptile_tf.records.scored_cells import ScoredCells
 from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
@@ -64,11 +63,11 @@ def final(run: Experiment, interrupts: Interrupts
                "untrained": (untrained, c.eval_interval_samples)}
     cells = [*itertools.product(splits, sources, c.evaluations())]
     start = checksum(untrained.weights)
-    made_by = {"commit": commit(), **run.environment()}
+    made_by = {"commit": run.commit, **run.environment()}
     scored = run.directory.scored_cells(
         c, weights=checksum(learner.weights), data=run.fingerprint,
         start=start,
-        code=code(), versions=made_by["versions"])
+        code=run.code, versions=made_by["versions"])
     # Of several processes all have to score the same.
     scored.keep(-run.replicas.maximum(-len(scored))[0])
     if scored.others:

@@ -57,12 +57,16 @@ class ImageConfig(Config):
           labels: for each split, what its classes are called; else their
             numbers.
         """
+        evaluated = {*splits} if self.eval_splits == "all" else {
+            self.eval_splits, "val" if "val" in splits else "test"}
         for split, classes in splits.items():
             names = range(len(classes)) if labels is None else labels[split]
             sizes = (np.shape(examples)[-1] for examples in classes)
-            self._check_split(split, dict(zip(names, sizes, strict=True)))
+            self._check_split(split, dict(zip(names, sizes, strict=True)),
+                              self.eval_queries if split in evaluated else 1)
 
-    def _check_split(self, split: str, sizes: dict[Any, int]) -> None:
+    def _check_split(self, split: str, sizes: dict[Any, int], test: int
+                     ) -> None:
         if len(sizes) < self.classes:
             raise InputError(
                 f"classes={self.classes} needs as many classes in every "
@@ -70,8 +74,7 @@ class ImageConfig(Config):
                 + (f", or use --classes={len(sizes)} or fewer" if sizes
                    else ""))
         shots, train_shots = max(self.shots), self.task.train_shots
-        flag, value = "shots", shots
-        test = self.eval_queries
+        flag, value, queries = "shots", shots, test
         if split == "train" and train_shots > shots + test:
             flag, value, test = "train_shots", train_shots, 0
         to_test_on = {0: "", 1: " and one to test on"}.get(
@@ -81,6 +84,7 @@ class ImageConfig(Config):
         if small:
             least = min(small, key=small.get)
             size = small.pop(least)
+            offers = self._offers(split, size, queries)
             raise InputError(
                 f"class {split}/{least} has "
                 f"{files.number(size, 'image', 'images')}, {value + test} are "
@@ -88,12 +92,12 @@ class ImageConfig(Config):
                 f"(--{flag}={value}{to_test_on})"
                 + (f"; {len(small):,} more of {split} have too few" if small
                    else "") + ": add images, remove what is too small"
-                + "".join(f", or {use}{offer} or fewer" for use, offer in zip(
-                    ("use ", ""), self._offers(split, size), strict=False)))
+                + (f", or use {', or '.join(f'{o} or fewer' for o in offers)}"
+                   if offers else ""))
 
-    def _offers(self, split: str, size: int) -> list[str]:
+    def _offers(self, split: str, size: int, queries: int) -> list[str]:
         """Flags of which one alone makes a class of this size suffice."""
-        shots, queries = max(self.shots), self.eval_queries
+        shots = max(self.shots)
         train_shots = self.task.train_shots if split == "train" else 0
         if size < train_shots:
             return [f"--train_shots={size}"] * (size >= shots + queries)
