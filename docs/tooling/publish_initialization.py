@@ -21,6 +21,7 @@ from reptile_tf.configuration import flags  # noqa: E402
 from reptile_tf.datasets import omniglot  # noqa: E402
 from reptile_tf.datasets.few_shot.results import mode_name  # noqa: E402
 from reptile_tf.errors import InputError  # noqa: E402
+from reptile_tf.learning.learner import Learner  # noqa: E402
 from reptile_tf.records.run_directory import RunDirectory  # noqa: E402
 
 CARD = """# {name}
@@ -96,19 +97,18 @@ def publish(run: Path, name: str, note: str) -> None:
          f"--seed={result['seed']}"], omniglot.CONFIG, omniglot.DEFAULTS)
     directory = RunDirectory(run)
     directory.require_trained_with(config)
-    if directory.flags().get("eval_queries", "--eval_queries=1") != (
-            "--eval_queries=1"):
-        raise InputError(f"{run} was evaluated with several queries of a "
-                         "class, and the card is of one: give --eval_queries=1")
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
-    settings = json.loads((run / "initialization/learner.json").read_text())
-    told = {(settings["adaptation"]["steps"], settings["adaptation"]["batch"])}
-    if {(r["eval_iters"], r["eval_batch"]) for r in result["results"]} != told:
-        raise InputError(f"{run} was evaluated with other inner steps than "
-                         "its initialization makes: evaluate it as it was "
-                         "exported")
+    # The card says what `adapt` does, and how well.
+    measured = {(r["shots"], r["eval_batch"], r["eval_iters"],
+                 r.get("eval_queries", 1)) for r in result["results"]}
+    exported = Learner.load(run / "initialization").adaptation
+    if exported != config.adaptation or measured != {
+            (shots, batch, config.eval_iters, config.eval_queries)
+            for shots, batch in config.evaluations()}:
+        raise InputError(f"{run} was exported or evaluated otherwise than "
+                         f"configs/{name}.cfg says: do both as it says")
     result["data_source"] = result["data_source"].split(" in ")[0]
     folder = trained.FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)

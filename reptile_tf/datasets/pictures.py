@@ -146,14 +146,14 @@ def _on_white(picture: Image.Image, layout: str | None
 
 def _brightest(picture: Image.Image, layout: str | None) -> int | None:
     """The largest pixel of 16 bits; None of an image of fewer."""
-    pixels = np.asarray(picture)
     if picture.mode.startswith("I;16"):
-        return int(pixels.max())
+        return int(np.asarray(picture).max())  # Not getextrema, which refuses some.
     if "16" not in str(layout):
         return None
-    if picture.mode.endswith("A"):
-        pixels = pixels[..., :-1]
-    return (int(pixels.max()) << 8) + 255  # Pillow has kept the upper 8.
+    colours = [band for band in picture.getbands() if band != "A"]
+    # Pillow has kept the upper 8.
+    return max(picture.getchannel(band).getextrema()[1]
+               for band in colours) * 256 + 255
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
