@@ -147,7 +147,7 @@ def _on_white(picture: Image.Image, layout: str | None
 def _brightest(picture: Image.Image, layout: str | None) -> int | None:
     """The largest pixel of 16 bits; None of an image of fewer."""
     if picture.mode.startswith("I;16"):
-        return int(np.asarray(picture).max())  # Not getextrema, which refuses some.
+        return int(np.asarray(picture).max())  # getextrema refuses some.
     if "16" not in str(layout):
         return None
     colours = [band for band in picture.getbands() if band != "A"]
