@@ -608,6 +608,31 @@ def test_a_run_starts_from_an_initialization(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_no_start_is_evaluated_on_classes_that_it_was_trained_on(
+        tmp_path, capsys):
+    """Through other runs too, and a learner that was saved again."""
+    short = [*SHORT, "--meta_iters=1", "--eval_samples=2"]
+    assert main(tmp_path / "first", *short, "--export") == 0
+    first = tmp_path / "first" / "initialization"
+    other = ["--data=synthetic", f"--init={first}"]
+    assert main(tmp_path / "second", *short, *other, "--export") == 0
+    Learner.load(tmp_path / "second/initialization").save(tmp_path / "third")
+    for init in (first, tmp_path / "third"):
+        # Of its 12 training classes the last three are held out.
+        assert main(tmp_path / "known", *short, "--val_classes=3",
+                    f"--init={init}") == 1
+        assert (f"init={init} was trained on 3 of the 3 val classes: split "
+                "them as its run did") in capsys.readouterr().err
+        assert main(tmp_path / f"of-{init.name}", *short,
+                    f"--init={init}") == 0
+    # Without a step it knows no others.
+    assert main(tmp_path / "same", *UNTRAINED, *other, "--export") == 0
+    known = [Learner.load(tmp_path / name).trained_on for name in (
+        "first/initialization", "same/initialization", "third")]
+    assert len(known[0]) == 12 and known[0] == known[1]
+    assert len(known[2]) == 24 and known[0] < known[2]
+
+
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(run, *SHORT, "--inner_optimizer=sgd",

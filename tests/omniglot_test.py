@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,21 @@ def test_finn_et_als_characters_are_turned_in_every_split():
     with pytest.raises(InputError, match=r"class test/0 has 2 images, 3 are"):
         Config(shots=(2,), train_shots=2, network="maml").check_data(
             {"test": data.splits["test"]})
+
+
+def test_a_character_is_known_by_its_pixels_in_both_networks_classes():
+    rng = np.random.default_rng(0)
+    drawings = rng.integers(0, 2, (1623, 2, 28, 28), np.uint8) * 255
+    plain = omniglot.split(drawings, 4, 0, "x")
+    data = omniglot.split(drawings, 4, 100, "x", network="maml")
+    upright = [[f"{zlib.crc32(plain.images[rows].tobytes()):08x}"
+                for rows in plain.splits[name]] for name in ("train", "test")]
+    assert [plain.classes(s) for s in ("train", "test")] == upright
+    assert data.classes("test") == upright[1]
+    assert data.classes("train") + data.classes("val") == upright[0][:1200]
+    assert not {*upright[0]} & {*upright[1]}
+    assert {*upright[1]} & {
+        *omniglot.split(drawings, 5, 0, "x").classes("train")}
 
 
 def test_the_network_flag_names_the_network():

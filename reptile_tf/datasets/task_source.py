@@ -51,6 +51,10 @@ class TaskSource(abc.ABC):
     def fingerprint(self) -> int:
         """A checksum of what is trained on: resuming needs the same."""
 
+    def classes(self, split: str) -> list[str]:
+        """Checksums of a split's classes; none where tasks have no such."""
+        return []
+
     @abc.abstractmethod
     def network(self) -> keras.Model:
         """The network before meta-training; the same for the same seed."""

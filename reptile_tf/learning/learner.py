@@ -53,6 +53,7 @@ class Learner:
       state: the (v, t) that every adaptation starts from.
       inner_loop: U^k under the engine, as the rules take it.
       architecture: the copy, of stock layers, not at phi as `model` is.
+      trained_on: checksums of the classes that a run trained phi on.
 
     Raises:
       InputError: a model that cannot be cloned per task.
@@ -63,6 +64,7 @@ class Learner:
                  adaptation: AdaptConfig | None = None,
                  engine: Engine | None = None) -> None:
         self.loss, self.inner = loss, inner or InnerConfig()
+        self.trained_on: frozenset[str] = frozenset()
         self.adaptation = adaptation or AdaptConfig()
         self.engine = engine or choose(model)
         self.clone = inner_clone(model, self.engine.convolutions,
@@ -244,4 +246,5 @@ class Learner:
             Path(directory).expanduser(), loss)
         learner = cls(model, saved.inner, saved.loss, saved.adaptation)
         learner.state, learner._target = saved.state, saved.target
+        learner.trained_on = saved.trained_on
         return learner

@@ -57,7 +57,9 @@ def save(learner, directory: Path) -> None:
         # Keras's file has it of whole layers alone.
         "frozen": [i for i, w in enumerate(
                        learner.architecture.weights)
-                   if not w.trainable]},
+                   if not w.trainable],
+        # Thousands, on a line of their own.
+        "trained_on": " ".join(sorted(learner.trained_on))},
         indent=1, default=lambda number: number.item())  # NumPy's.
     with replacing(directory) as temporary:
         tf.saved_model.save(module, str(temporary), signatures)
@@ -147,6 +149,7 @@ class Saved:
     loss: Loss
     target: tf.TensorSpec | None
     state: InnerState
+    trained_on: frozenset[str]
 
 
 def load(directory: Path, loss: Loss | None = None
@@ -198,7 +201,8 @@ def load(directory: Path, loss: Loss | None = None
                          f"({first_line(e)}): copy the whole folder") from e
     return model, Saved(
         InnerConfig(**settings["inner"]), AdaptConfig(**adaptation), loss,
-        target and tf.TensorSpec(**target), _state(variables))
+        target and tf.TensorSpec(**target), _state(variables),
+        frozenset(settings.get("trained_on", "").split()))
 
 
 def _state(variables: Any) -> InnerState:

@@ -24,11 +24,13 @@ class Start(NamedTuple):
       model: the network.
       state: its (v, t); None means zeros.
       folder: of the initialization, if it is one.
+      trained_on: the classes that it knows.
     """
 
     model: keras.Model
     state: InnerState | None = None
     folder: Path | None = None
+    trained_on: frozenset[str] = frozenset()
 
 
 def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
@@ -39,7 +41,8 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
       kept: a run's own copy of the initialization, once it has one.
 
     Raises:
-      InputError: no initialization, or one of other examples or ways.
+      InputError: no initialization, one of other examples or ways, or one
+        that knows classes it would be evaluated on.
     """
     own = source.network()
     if not config.init:
@@ -60,7 +63,15 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
-    return Start(given.model, given.state, folder)
+    for split in source.splits:
+        classes = source.classes(split) if split != "train" else ()
+        known = given.trained_on.intersection(classes)
+        if known:
+            raise InputError(
+                f"init={config.init} was trained on {len(known):,} of the "
+                f"{len(classes):,} {split} classes: split them as its run did "
+                "(--seed and --val_classes, on Omniglot), or use other data")
+    return Start(given.model, given.state, folder, given.trained_on)
 
 
 def learner_of(source: TaskSource, config: Config, model: keras.Model,

@@ -133,6 +133,8 @@ def _export(run: Experiment) -> None:
     """Write initialization/."""
     learner = run.trainer.learner
     if run.directory.writes:
+        learner.trained_on = run.start.trained_on.union(
+            run.source.classes("train") if run.trainer.iteration else ())
         learner.save(run.directory.initialization)
     run.log.info("initialization: %s", run.directory.initialization)
 

@@ -41,3 +41,9 @@ class ImageData:
                 value = zlib.crc32(
                     np.ascontiguousarray(indices, np.int64), value)
         return value
+
+    def classes(self, split: str) -> list[str]:
+        """A checksum of each class's images; of those unturned, if a task
+        turns them."""
+        return [f"{zlib.crc32(np.ascontiguousarray(self.images[rows[0]])):08x}"
+                for rows in map(np.atleast_2d, self.splits[split])]

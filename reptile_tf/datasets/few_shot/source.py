@@ -57,6 +57,9 @@ class FewShotImages(TaskSource):
     def fingerprint(self) -> int:
         return self.data.fingerprint()
 
+    def classes(self, split: str) -> list[str]:
+        return self.data.classes(split)
+
     def network(self) -> keras.Model:
         return self._build(self.config.classes, self.config.seed)
 
