@@ -1,6 +1,7 @@
 """Every flagfile against the published hyper-parameters, value by value."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,48 @@ def test_a_flagfile_is_the_published_row(name):
     assert dataclasses.asdict(config) == (
         dataclasses.asdict(default) | published()[name])
     config.check_data(SPLITS[dataset])
+
+
+# N, K, Q, their step size a, their steps s.
+FINN_THERE = {
+    "omniglot_5way_1shot": (5, 1, 1, 0.4, 1),
+    "omniglot_5way_5shot": (5, 5, 5, 0.4, 1),
+    "omniglot_20way_1shot": (20, 1, 1, 0.1, 5),
+    "omniglot_20way_5shot": (20, 5, 5, 0.1, 5),
+    "miniimagenet_5way_1shot": (5, 1, 15, 0.01, 5),
+    "miniimagenet_5way_5shot": (5, 5, 15, 0.01, 5)}
+PAGE = (CONFIGS.parent / "docs/other-code.md").read_text()
+
+
+@pytest.mark.parametrize("name", FINN_THERE)
+def test_the_page_translates_finn_et_als_flags_to_the_flagfiles(name):
+    n, k, q, a, s = FINN_THERE[name]
+    values = {"K": k, "Q": q, "K+Q": k + q, "NK": n * k, "s+1": s + 1,
+              "a/K": a / k, "10K": 10 * k}
+    text = PAGE.split("\n## ")[2]
+    translated = {flag: values.get(value, value) for flag, value in re.findall(
+        r"--(\w+)=([^\s`]+)", text)}
+    assert translated["network"] == "maml" and values.keys() <= {
+        *re.findall(r"=([^\s`]+)", text)}
+    if name.startswith("mini"):
+        del translated["val_classes"]  # It has a split of its own.
+    else:
+        del translated["outer_clip"]
+    # Of rules, and of splits, all are named.
+    del translated["algorithm"], translated["eval_splits"]
+    flagfile = dict(
+        line[2:].split("=") for line in (CONFIGS / f"{name}_maml.cfg")
+        .read_text().splitlines() if line.startswith("--"))
+    assert {flag: str(value) for flag, value in translated.items()} == {
+        flag: flagfile[flag] for flag in translated}
+
+
+def test_the_page_of_other_code_names_flags_that_there_are():
+    there = {"flagfile"} | {field.name for name in ("omniglot", "mini")
+                            for field in dataclasses.fields(parse(name)[1])}
+    named = {*re.findall(r"--(\w+)(?![-\w])", PAGE)}
+    assert len(named) > 30
+    assert {flag.removeprefix("no") for flag in named} <= there
 
 
 def test_every_flagfile_is_published_and_described():
