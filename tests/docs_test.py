@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from readme_test import PYTHON, ROOT, commands
 
+from reptile_tf import AdaptConfig, InnerConfig, Learner, networks
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 
@@ -102,6 +103,32 @@ def test_the_files_and_sections_that_are_named_exist():
     file, section = re.search(r"(\S+\.md), '([^']+)'",
                               (ROOT / "Makefile").read_text()).groups()
     assert f"\n## {section}\n" in (ROOT / file).read_text()
+
+
+def test_the_patterns_of_anil_and_boil_adapt_the_last_layer_or_the_others(rng):
+    last = {"logits/kernel", "logits/bias"}
+    patterns = re.findall(r"--inner_frozen=([^\s`]+)",
+                          TEXTS[Path("docs/questions.md")])
+    assert len(patterns) == 2
+    for frozen, moving in zip(patterns, (
+            last.__contains__, lambda name: name not in last
+            and not name.endswith("beta")), strict=True):
+        learner = Learner(
+            networks.maml_mini_imagenet(3, 0, 16, 1),
+            InnerConfig(0.1, "sgd", inner_frozen=frozen),
+            adaptation=AdaptConfig(1, 3))
+        adapted = learner.adapt(rng.random([3, 16, 16, 1]), [0, 1, 2])
+        names = ["/".join(v.path.split("/")[-2:])
+                 for v in learner.architecture.trainable_variables]
+        moved = {name for name, old, new in zip(
+            names, learner.weights, adapted.weights, strict=True)
+            if (old.numpy() != new.numpy()).any()}
+        # Biases before a normalization have no gradient but rounding.
+        assert {n for n in names if moving(n)} - moved <= {
+            f"conv{i}/bias" for i in (1, 2, 3, 4)}
+        assert moved <= {n for n in names if moving(n)}
+        assert moved >= (last if "logits/kernel" in moved else {
+            "conv1/kernel", "conv4/kernel"})
 
 
 def test_the_page_of_flags_is_that_of_the_code(monkeypatch):
