@@ -619,12 +619,28 @@ def test_no_start_is_evaluated_on_classes_that_it_was_trained_on(
     Learner.load(tmp_path / "second/initialization").save(tmp_path / "third")
     for init in (first, tmp_path / "third"):
         # Of its 12 training classes the last three are held out.
-        assert main(tmp_path / "known", *short, "--val_classes=3",
-                    f"--init={init}") == 1
+        held_out = [*short, "--val_classes=3", f"--init={init}"]
+        assert main(tmp_path / "known", *held_out) == 1
         assert (f"init={init} was trained on 3 of the 3 val classes: split "
                 "them as its run did") in capsys.readouterr().err
+        # Not where they are not evaluated.
+        assert main(tmp_path / f"curve-{init.name}", *held_out,
+                    "--eval_splits=test") == 1
+        assert main(tmp_path / f"test-{init.name}", *held_out,
+                    "--eval_splits=test", "--meta_iters=0") == 0
         assert main(tmp_path / f"of-{init.name}", *short,
                     f"--init={init}") == 0
+    # Of test classes too, and where the run has its own copy of it.
+    again = tmp_path / f"of-{first.name}"
+    settings = again / "start" / "learner.json"
+    learner = Learner.load(again / "start")
+    settings.write_text(settings.read_text().replace(
+        " ".join(sorted(learner.trained_on)),
+        tiny.load(flag_parser.parse([""], tiny.CONFIG, tiny.DEFAULTS))
+        .classes("test")[7]))
+    capsys.readouterr()
+    assert main(again, *short, f"--init={first}", "--pretrained") == 1
+    assert "trained on 1 of the 8 test classes" in capsys.readouterr().err
     # Without a step it knows no others.
     assert main(tmp_path / "same", *UNTRAINED, *other, "--export") == 0
     known = [Learner.load(tmp_path / name).trained_on for name in (

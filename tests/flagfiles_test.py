@@ -139,15 +139,17 @@ def test_the_page_translates_finn_et_als_flags_to_the_flagfiles(name):
               "a/K": a / k, "10K": 10 * k}
     text = PAGE.split("\n## ")[2]
     translated = {flag: values.get(value, value) for flag, value in re.findall(
-        r"--(\w+)=([^\s`]+)", text)}
+        r"--(\w+)='?([^\s`']+)", text)}
     assert translated["network"] == "maml" and values.keys() <= {
         *re.findall(r"=([^\s`]+)", text)}
     if name.startswith("mini"):
         del translated["val_classes"]  # It has a split of its own.
     else:
         del translated["outer_clip"]
-    # Of rules, and of splits, all are named.
-    del translated["algorithm"], translated["eval_splits"]
+    # What a flagfile leaves to the reader, and of rules there are two.
+    for flag in ("algorithm", "data_dir", "eval_splits", "eval_samples",
+                 "eval_queries"):
+        del translated[flag]
     flagfile = dict(
         line[2:].split("=") for line in (CONFIGS / f"{name}_maml.cfg")
         .read_text().splitlines() if line.startswith("--"))

@@ -92,6 +92,7 @@ def test_it_has_the_accuracy_that_its_card_states(real_data, name):
         ["", f"--flagfile={ROOT}/configs/{name}.cfg",
          f"--data_dir={real_data}"], omniglot.CONFIG, omniglot.DEFAULTS)
     source, learner = omniglot.load(config), reptile_tf.load(name)
+    assert learner.trained_on == {*source.classes("train")}
     result = json.loads(
         (ROOT / "initializations" / name / "result.json").read_text())
     stated = {(r["shots"], r["transductive"]): r for r in result["results"]
@@ -142,4 +143,10 @@ def test_what_is_published_is_made_of_a_run(monkeypatch, tmp_path, name):
             {**result, "results": rows}))
         with pytest.raises(InputError, match="evaluated otherwise than"):
             tool.publish(run, name, note)
+    (run / "result.json").write_text(json.dumps(result))
+    learner = run / "initialization" / "learner.json"
+    learner.write_text(re.sub('("trained_on": )".*"', r'\1""',
+                              learner.read_text()))
+    with pytest.raises(InputError, match="before initializations knew"):
+        tool.publish(run, name, note)
     assert (made / "README.md").read_text() == card

@@ -100,11 +100,15 @@ def publish(run: Path, name: str, note: str) -> None:
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
+    learner = Learner.load(run / "initialization")
+    if not learner.trained_on:
+        raise InputError(f"{run} was exported before initializations knew "
+                         "their classes: remove initialization/, and go on "
+                         "with --export")
     # The card says what `adapt` does, and how well.
     measured = {(r["shots"], r["eval_batch"], r["eval_iters"],
                  r.get("eval_queries", 1)) for r in result["results"]}
-    exported = Learner.load(run / "initialization").adaptation
-    if exported != config.adaptation or measured != {
+    if learner.adaptation != config.adaptation or measured != {
             (shots, batch, config.eval_iters, config.eval_queries)
             for shots, batch in config.evaluations()}:
         raise InputError(f"{run} was exported or evaluated otherwise than "

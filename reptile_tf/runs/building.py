@@ -33,6 +33,12 @@ class Start(NamedTuple):
     trained_on: frozenset[str] = frozenset()
 
 
+def final_splits(source: TaskSource, config: Config) -> tuple[str, ...]:
+    """Those of the final evaluation."""
+    return source.splits if config.eval_splits == "all" else (
+        config.eval_splits,)
+
+
 def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     """Of --init the initialization's network, else the data set's.
 
@@ -63,8 +69,11 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
-    for split in source.splits:
-        classes = source.classes(split) if split != "train" else ()
+    splits = {*final_splits(source, config)}
+    if config.meta_iters and config.eval_interval:
+        splits.add(source.curve)
+    for split in sorted(splits - {"train"} if given.trained_on else ()):
+        classes = source.classes(split)
         known = given.trained_on.intersection(classes)
         if known:
             raise InputError(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.weights import checksum
 from reptile_tf.records.scored_cells import ScoredCells
-from reptile_tf.runs.building import learner_of
+from reptile_tf.runs.building import final_splits, learner_of
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
 from reptile_tf.tasks import evaluation_generator
@@ -57,11 +57,10 @@ def final(run: Experiment, interrupts: Interrupts
                  f"{c.eval_samples:,}", f"{c.eval_interval_samples:,}")
     untrained = learner_of(run.source, c, run.start.model, learner.engine,
                            run.start.state)
-    splits = run.source.splits if c.eval_splits == "all" else (
-        c.eval_splits,)
     sources = {"results": (learner, c.eval_samples),
                "untrained": (untrained, c.eval_interval_samples)}
-    cells = [*itertools.product(splits, sources, c.evaluations())]
+    cells = [*itertools.product(final_splits(run.source, c), sources,
+                                c.evaluations())]
     start = checksum(untrained.weights)
     made_by = {"commit": run.commit, **run.environment()}
     scored = run.directory.scored_cells(
