@@ -203,6 +203,41 @@ def test_a_query_without_an_output_spoils_no_other():
     np.testing.assert_array_equal(np.isfinite(got).all(-1), [True, False, True])
 
 
+def test_memory_that_is_used_up_halves_the_tasks_of_a_call(monkeypatch):
+    """The scores are those of all tasks, each counted once."""
+    evaluator, *arguments = new_setting.__wrapped__(
+        True, "graph-vectorized", (True,))
+    arguments.append(draw(7))
+    want = evaluator.evaluate(*arguments)
+    evaluator.engine = replace(evaluator.engine, tasks_per_call=8)
+    outputs, sizes, counted = evaluator.outputs, [], []
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    def with_room_for_three(phi, state, tasks):
+        sizes.append(len(tasks.query_targets))
+        if sizes[-1] > 3:
+            raise error
+        return outputs(phi, state, tasks)
+
+    monkeypatch.setattr(evaluator, "outputs", with_room_for_three)
+    got = evaluator.evaluate(*arguments, counted.append)
+    assert sizes == [8, 4, 2, 2, 2, 2] and counted == [2, 2, 2, 1]
+    assert evaluator.engine.tasks_per_call == 2
+    np.testing.assert_allclose(got[0].values, want[0].values)
+    # One task that does not fit, and any other failure, are the caller's.
+    monkeypatch.setattr(evaluator, "outputs", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        evaluator.evaluate(*arguments)
+
+    def no_room(phi, state, tasks):
+        raise error
+
+    monkeypatch.setattr(evaluator, "outputs", no_room)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        evaluator.evaluate(*arguments)
+    assert evaluator.engine.tasks_per_call == 1
+
+
 def test_interval_by_hand():
     assert mean_and_ci95([0.5]) == (0.5, None)
     mean, ci95 = mean_and_ci95([0.2, 0.4, 0.9])

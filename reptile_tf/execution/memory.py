@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from typing import NamedTuple
 
 import keras
@@ -19,6 +20,8 @@ from reptile_tf.networks import CONVOLUTIONS, operations
 # operations of an inner step take in the graph and in XLA; see `estimate`.
 START, LAYER, LAYER_IN_XLA = 60 * 10**6, 10**5, 14 * 10**6
 SECOND_ORDER, TWICE_RUN = 3.5, 7
+_USED_UP_TEXT = re.compile(
+    "out.of.memory|Dst tensor is not initialized|failed to allocate", re.I)
 
 
 class Estimate(NamedTuple):
@@ -68,6 +71,13 @@ def _free_on_gpu() -> float:
         return cards[int(first)].free
     finally:
         pynvml.nvmlShutdown()
+
+
+def is_used_up(error: Exception) -> bool:
+    """Whether an error says that there was not enough."""
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)
+                      ) or (isinstance(error, tf.errors.InternalError)
+                            and bool(_USED_UP_TEXT.search(str(error))))
 
 
 def fits(needed: Estimate) -> bool:

@@ -6,7 +6,7 @@ puts them back).
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from reptile_tf.errors import InputError
 from reptile_tf.execution import engine as engines
+from reptile_tf.execution import memory
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.arrays import shape_text
 from reptile_tf.learning.inner_loop import InnerLoop
@@ -200,7 +201,8 @@ class Evaluator:
         Args:
           phi: the initialization.
           state: (v, t) that every task starts from.
-          tasks: the tasks, as many in a call as the engine takes.
+          tasks: the tasks, as many in a call as the engine takes, or half as
+            many, and so on, once memory was used up.
           between: called after each compiled call with the number of tasks
             that all processes scored.
 
@@ -211,22 +213,29 @@ class Evaluator:
         cells = [(steps, mode)
                  for steps in self.steps or [tasks.positions.shape[1]]
                  for mode in self.modes]
-        values, cluster = [[] for _ in cells], self.replicas.cluster
-        own = self.engine.tasks_per_call
-        at_once = own * cluster.processes
-        for start in range(0, number, at_once):
+        values, cluster, start = [[] for _ in cells], self.replicas.cluster, 0
+        while start < number:
             # The last call is filled up with tasks that are not counted, so
             # that one compiled function serves all.
-            first = start + own * cluster.index
-            rows = np.arange(first, first + own) % number
+            own = self.engine.tasks_per_call
+            rows = (start + own * cluster.index + np.arange(own)) % number
             chunk = EvaluationTasks(*(x[rows] for x in tasks))
-            counted = min(at_once, number - start)
-            scored = self.replicas.gather([
-                self._measured(outputs.numpy(), chunk.query_targets)
-                for outputs in self.outputs(phi, state, chunk)])
-            for of_cell, measured in zip(values, scored, strict=True):
+            counted = min(own * cluster.processes, number - start)
+            try:
+                here = [self._measured(outputs.numpy(), chunk.query_targets)
+                        for outputs in self.outputs(phi, state, chunk)]
+            except Exception as e:
+                # Of several processes none can take fewer by itself.
+                if (own == 1 or cluster.processes > 1
+                        or not memory.is_used_up(e)):
+                    raise
+                self.engine = replace(self.engine, tasks_per_call=own // 2)
+                continue
+            for of_cell, measured in zip(
+                    values, self.replicas.gather(here), strict=True):
                 of_cell.extend(measured.ravel()[:counted])
             between(counted)
+            start += counted
         return [Score(*cell, number, *mean_and_ci95(of_cell),
                       tuple(map(float, of_cell)))
                 for cell, of_cell in zip(cells, values, strict=True)]

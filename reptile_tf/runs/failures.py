@@ -8,13 +8,12 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from reptile_tf.errors import InputError, first_line
+from reptile_tf.execution import memory
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
          errno.EFBIG, errno.EIO)
 _DISK_TEXT = re.compile("No space left|quota|Read-only file system|"
                         "Permission denied|File too large", re.I)
-_MEMORY_TEXT = re.compile(
-    "out.of.memory|Dst tensor is not initialized|failed to allocate", re.I)
 _COMPILER_TEXT = re.compile(r"XLA|HLO|LLVM|ptxas|compil", re.I)
 _COMPILER = (tf.errors.InternalError, tf.errors.UnimplementedError)
 # Of operations that XLA lacks, and of those that do not vectorize.
@@ -49,9 +48,7 @@ def explained(error: Exception) -> str | None:
         reason = getattr(error, "strerror", None) or first
         return (f"{where or 'a file of the run'} cannot be written or read "
                 f"({reason}): make room there, or allow it")
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) or (
-            isinstance(error, tf.errors.InternalError)
-            and _MEMORY_TEXT.search(str(error))):
+    if memory.is_used_up(error):
         return (f"the memory is used up ({first or 'of the host'}): lower "
                 "--meta_batch, --inner_batch or --eval_batch, or with MAML "
                 "--inner_iters, or use --task_order=sequential or "
