@@ -623,7 +623,7 @@ def test_no_start_is_evaluated_on_classes_that_it_was_trained_on(
         assert main(tmp_path / "known", *held_out) == 1
         assert (f"init={init} was trained on 3 of the 3 val classes: split "
                 "them as its run did") in capsys.readouterr().err
-        # Not where they are not evaluated.
+        # By the curve too, but not where neither evaluates them.
         assert main(tmp_path / f"curve-{init.name}", *held_out,
                     "--eval_splits=test") == 1
         assert main(tmp_path / f"test-{init.name}", *held_out,

@@ -1,6 +1,7 @@
 """The configuration of a run, and what its parts are given of it."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,6 +85,11 @@ class Config(RunFlags):
         batches = self.eval_batch * (
             len(self.shots) if len(self.eval_batch) == 1 else 1)
         return list(zip(self.shots, batches, strict=True))
+
+    def final_splits(self, splits: Iterable[str]) -> tuple[str, ...]:
+        """Of a data set's splits those of the final evaluation."""
+        return tuple(splits) if self.eval_splits == "all" else (
+            self.eval_splits,)
 
     def check(self) -> None:
         """Raise InputError for combinations that no data could satisfy."""

@@ -33,12 +33,6 @@ class Start(NamedTuple):
     trained_on: frozenset[str] = frozenset()
 
 
-def final_splits(source: TaskSource, config: Config) -> tuple[str, ...]:
-    """Those of the final evaluation."""
-    return source.splits if config.eval_splits == "all" else (
-        config.eval_splits,)
-
-
 def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     """Of --init the initialization's network, else the data set's.
 
@@ -69,7 +63,7 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
-    splits = {*final_splits(source, config)}
+    splits = {*config.final_splits(source.splits)}
     if config.meta_iters and config.eval_interval:
         splits.add(source.curve)
     for split in sorted(splits - {"train"} if given.trained_on else ()):

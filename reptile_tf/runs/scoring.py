@@ -9,7 +9,7 @@ import tensorflow as tf
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.weights import checksum
 from reptile_tf.records.scored_cells import ScoredCells
-from reptile_tf.runs.building import final_splits, learner_of
+from reptile_tf.runs.building import learner_of
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
 from reptile_tf.tasks import evaluation_generator
@@ -59,7 +59,7 @@ def final(run: Experiment, interrupts: Interrupts
                            run.start.state)
     sources = {"results": (learner, c.eval_samples),
                "untrained": (untrained, c.eval_interval_samples)}
-    cells = [*itertools.product(final_splits(run.source, c), sources,
+    cells = [*itertools.product(c.final_splits(run.source.splits), sources,
                                 c.evaluations())]
     start = checksum(untrained.weights)
     made_by = {"commit": run.commit, **run.environment()}

@@ -57,8 +57,8 @@ class ImageConfig(Config):
           labels: for each split, what its classes are called; else their
             numbers.
         """
-        evaluated = {*splits} if self.eval_splits == "all" else {
-            self.eval_splits, "val" if "val" in splits else "test"}
+        evaluated = {*self.final_splits(splits),
+                     "val" if "val" in splits else "test"}
         for split, classes in splits.items():
             names = range(len(classes)) if labels is None else labels[split]
             sizes = (np.shape(examples)[-1] for examples in classes)
