@@ -121,7 +121,7 @@ class RunFlags:
         "bits: not what was published, nor faster on an H200", True)
     deterministic: bool = flag(
         True, "on a GPU, XLA's kernels that repeat bit for bit, measured to "
-        "take up to 3 % longer; what XLA_FLAGS say of them wins. A CPU always "
+        "take up to 2 % longer; what XLA_FLAGS say of them wins. A CPU always "
         "repeats")
     recompute_gradients: bool = flag(
         False, "MAML in the memory of one inner step: run each again on the "

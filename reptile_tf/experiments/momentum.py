@@ -49,12 +49,14 @@ def draw(outcomes: Sequence[Outcome], title: str) -> Figure:
                                 linestyle=plotting.LINE_STYLES[i])
         axes.set(xlabel="meta-iterations", title="\n".join(
             [report.column_name(column), *(
-                f"{o.setting.name}: {o.final(column)}" for o in outcomes)]))
+                f"{o.setting.name}: {o.final(column)} at the end"
+                for o in outcomes)]))
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(f"{outcomes[0].curve_split} accuracy, %")
     figure.axes[0].legend(fontsize=9, loc="lower right")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}; ±: {report.interval_text(outcomes)}\n"
+                    f"Curves: {report.of_curves(outcomes)}", fontsize=10)
     return figure
 
 

@@ -108,14 +108,15 @@ def claims(sweep: str, outcomes: Outcomes) -> list[Claim]:
     cycling, *others = METHODS
     column = drops[cycling][0][1].columns[0]
     found = [Claim(
-        f"{METHODS[cycling]}, loses where mini-batches overlap: the last "
-        "value without overlap minus the mean of those with",
+        f"{METHODS[cycling]}, loses where its mini-batches repeat examples: "
+        "the last value before minus the mean of those",
         combination(drops[cycling], column))]
     for method in others:
         own = combination(drops[method], column)
         less = [*drops[cycling], *((-c, o) for c, o in drops[method])]
         found.append(Claim(
-            f"{METHODS[method]}, loses less there (it loses {own.mean:+.2f})",
+            f"{METHODS[method]}, loses less at these values (it loses "
+            f"{own.mean:+.2f})",
             combination(less, column)))
     return found
 
@@ -149,8 +150,10 @@ def draw(sweep: str, outcomes: Outcomes, title: str) -> Figure:
         mean, interval = np.array([
             (f.mean, f.interval) for f in (
                 o.final(column) for o in by_value.values())]).T
+        # Where two methods are the same, the first shows around the next.
         axes.plot([*by_value], mean, label=METHODS[method], marker="os^D"[i],
-                  color=plotting.COLOURS[i], lw=1.8, ms=6,
+                  color=plotting.COLOURS[i], lw=1.8 if i else 3.6,
+                  ms=6 if i else 9,
                   linestyle=plotting.LINE_STYLES[i])
         axes.fill_between([*by_value], mean - interval, mean + interval, lw=0,
                           color=plotting.COLOURS[i], alpha=0.13)
@@ -180,7 +183,7 @@ def _shade(axes, configs: dict[float, Config]) -> None:
         start, ends = (max(fewer) + min(more)) / 2, axes.get_xlim()
         axes.axvspan(start, ends[1], color="#000000", alpha=0.06, lw=0)
         axes.set_xlim(ends)
-        axes.annotate("mini-batches overlap", (start, 0.01), xytext=(4, 2),
+        axes.annotate("cycling repeats examples", (start, 0.01), xytext=(4, 2),
                       xycoords=("data", "axes fraction"), fontsize=8,
                       textcoords="offset points", color="#555555")
 

@@ -36,7 +36,8 @@ def write(home: Path, name: str, outcomes: Sequence[Outcome],
     for line in lines:
         logger().info("%s", line)
     home.mkdir(parents=True, exist_ok=True)
-    (home / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (home / f"{name}.md").write_text("\n".join(lines) + "\n",
+                                     encoding="utf-8")
     (home / f"{name}.json").write_text(json.dumps(
         as_json(outcomes, claims, left_out), indent=1) + "\n")
     for path in plotting.save(figure, home, name):
@@ -80,6 +81,14 @@ def in_short(outcomes: Sequence[Outcome]) -> str:
     return (f"{first.results[0]['meta_iters']:,} meta-iterations, "
             f"{first.configs[0].eval_samples:,} {first.split} tasks, "
             f"{seeds} seed{'s' * (seeds > 1)}")
+
+
+def of_curves(outcomes: Sequence[Outcome]) -> str:
+    """What the curves on the way are of."""
+    first = outcomes[0]
+    return (f"{first.configs[0].eval_interval_samples:,} {first.curve_split} "
+            "tasks" + ("; band: standard deviation"
+                       if len(first.results) > 1 else ""))
 
 
 def _commits(outcomes: Sequence[Outcome]) -> list[str]:

@@ -186,7 +186,8 @@ def draw(columns: list[Column], shown: EvaluationTasks,
             axes.plot(x, column.before[i], ":", color="#666666",
                       label="before")
             axes.plot(x, column.after[i], color=plotting.COLOURS[j], lw=2,
-                      label=f"after {config.eval_iters} steps")
+                      label=f"after {config.eval_iters} steps, in the "
+                      "column's colour")
             axes.plot(shown.support_inputs[i, :, 0], seen_values(shown, i),
                       "^", color="black", ms=5, label="seen points")
             axes.set(ylim=(-high, high), xlim=config.x_range)
@@ -195,7 +196,9 @@ def draw(columns: list[Column], shown: EvaluationTasks,
                 axes.set_title(f"{column.name}\n{column.settings}\nmean |f| "
                                f"before: {column.mean_abs:.2f}", fontsize=9)
             if j == 0:
-                axes.set_ylabel(f"task {i + 1}")
+                axes.set_ylabel(f"task {i + 1}: f(x)")
+            if i == SHOWN_TASKS - 1:
+                axes.set_xlabel("x", labelpad=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8,
                   loc="outside lower center", ncols=4)
     axes = figure.add_subplot(grid[-1, :])
