@@ -7,6 +7,7 @@ start TensorFlow.
 import importlib
 import os
 import platform
+import sys
 
 __version__ = "0.1.0"
 
@@ -16,14 +17,25 @@ __version__ = "0.1.0"
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# Keras reads this when it is imported, before ~/.keras/keras.json.
+if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow" or (
+        "keras" in sys.modules
+        and sys.modules["keras"].config.backend() != "tensorflow"):
+    raise ImportError(
+        "reptile_tf needs Keras's TensorFlow backend: set "
+        "KERAS_BACKEND=tensorflow before Keras is imported")
+
 _HOMES = {
     "AdaptConfig": "learning.adaptation",
     "Batches": "tasks",
     "EvaluationTasks": "tasks",
     "InnerConfig": "learning.optimizers",
+    "InputError": "errors",
     "Learner": "learning.learner",
     "MetaConfig": "learning.meta_config",
     "MetaTrainer": "learning.meta_training",
+    "TaskConfig": "tasks",
+    "TaskSampler": "tasks",
     "accuracy": "learning.evaluation",
     "cross_entropy": "learning.losses",
     "load": "trained",
@@ -32,6 +44,10 @@ _HOMES = {
     "squared_error": "learning.losses",
 }
 __all__ = [*_HOMES, "__version__"]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]
 
 
 def __getattr__(name: str):

@@ -8,12 +8,11 @@ does and what it is not for, and the checksums of all but the card.
 import hashlib
 from pathlib import Path
 
-import reptile_tf
+from reptile_tf import shipped
 from reptile_tf.errors import InputError
 from reptile_tf.learning.learner import Learner
 
-# A link to the folder beside the package.
-FOLDER = Path(reptile_tf.__file__).parent / "initializations"
+FOLDER = shipped.folder("initializations")
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -31,10 +30,14 @@ def load(name: str) -> Learner:
     Raises:
       InputError: another name, or files that are not those published.
     """
-    if name not in names():
+    there = names()
+    if not there:
+        raise InputError(f"{FOLDER} holds no initialization: install the "
+                         "package, or check the repository out, again")
+    if name not in there:
         raise InputError(
             f"no initialization {name!r} comes with the package: use "
-            f"{' or '.join(names())}; Learner.load reads a run's folder")
+            f"{' or '.join(there)}; Learner.load reads a run's folder")
     folder = FOLDER / name
     for line in (folder / CHECKSUMS).read_text().splitlines():
         digest, _, file = line.partition("  ")

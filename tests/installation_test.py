@@ -5,13 +5,18 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+import types
 from pathlib import Path
 
 import pytest
 import tiny
 
+import reptile_tf
+from reptile_tf import shipped
 from reptile_tf.configuration import flagfiles, flags
 from reptile_tf.datasets import sine
+from reptile_tf.datasets.prepared_tfds import tensorflow_datasets
 from reptile_tf.errors import InputError, of_extra
 from reptile_tf.experiments import sine_waves
 from reptile_tf.runs.command_line import main
@@ -44,6 +49,61 @@ def test_a_flagfile_that_lies_there_comes_first(monkeypatch, tmp_path):
 
 def test_the_packages_flagfiles_are_those_of_the_checkout():
     assert flagfiles.FOLDER.resolve() == ROOT / "configs"
+
+
+@pytest.mark.parametrize("make, where", [
+    (lambda path: path.mkdir(), "package/configs"),
+    (lambda path: path.write_text("../configs"), "configs"),
+    (lambda path: None, "configs")])
+def test_the_folders_that_come_with_the_package(
+        monkeypatch, tmp_path, make, where):
+    """A link that became a file, as in a ZIP file, is no folder."""
+    (tmp_path / "package").mkdir()
+    make(tmp_path / "package" / "configs")
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "package")
+    assert shipped.folder("configs") == tmp_path / where
+
+
+def test_every_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())[
+        "tool"]["setuptools"]
+    modules = {".".join(p.parent.relative_to(ROOT).parts)
+               for p in (ROOT / "reptile_tf").glob("**/__init__.py")}
+    beside = {"reptile_tf.configs", "reptile_tf.initializations"}
+    assert set(listed["packages"]) == modules | beside
+    assert {f"reptile_tf.{folder}" for folder in
+            listed["package-dir"].values()} == beside | {
+                "reptile_tf.reptile_tf"}
+
+
+def python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True,
+                          capture_output=True,
+                          env={**os.environ, **environment})
+
+
+def test_kerass_backend_is_tensorflow(tmp_path):
+    """Whatever its file says; another one that was asked for is refused."""
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    code = "import reptile_tf, keras; print(keras.config.backend())"
+    environment = {"KERAS_HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    assert python(code, **environment).stdout == "tensorflow\n"
+    refused = python(code, KERAS_BACKEND="jax")
+    assert "set KERAS_BACKEND=tensorflow before Keras" in refused.stderr
+
+
+def test_the_public_names_can_be_listed():
+    assert {*reptile_tf.__all__, "__all__"} <= set(dir(reptile_tf))
+
+
+def test_a_broken_tensorflow_datasets_is_told_from_broken_data(monkeypatch):
+    """With too old a protobuf it is imported, as an empty module."""
+    empty = types.ModuleType("tensorflow_datasets")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", empty)
+    with pytest.raises(InputError, match="the data: .*'tensorflow-metadata<"):
+        tensorflow_datasets("the data")
+    empty.builder = None
+    assert tensorflow_datasets("the data") is empty
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch):
@@ -90,7 +150,7 @@ def installed(tmp_path_factory):
         pytest.skip("needs a checkout")
     subprocess.run(f"git -C {ROOT} ls-files -z --cached --others "
                    f"--exclude-standard | tar -C {ROOT} --null -T - -c "
-                   f"| tar -C {home} --one-top-level=checkout -x",
+                   f"| (mkdir {home}/checkout && tar -C {home}/checkout -x)",
                    shell=True, check=True)
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
     pip = [home / "venv/bin/pip", "--quiet", "--disable-pip-version-check"]

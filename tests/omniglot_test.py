@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import threading
 import zipfile
 import zlib
@@ -335,6 +336,13 @@ def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):
     assert asked == [tmp_path] and str(tmp_path) in source
     automatic(None, None)  # Now it is there: no network at all.
     assert len(asked) == 1
+    shutil.rmtree(tmp_path / "omniglot")
+
+    def slower(folder):
+        download(folder)
+        raise FileExistsError("Cannot rename: another run was first")
+    _, source = automatic(lambda address: None, slower)
+    assert str(tmp_path) in source
 
 
 @pytest.fixture(scope="module")

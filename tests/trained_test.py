@@ -58,6 +58,12 @@ def test_another_name_is_answered_with_the_list():
         reptile_tf.load("../configs")
 
 
+def test_an_installation_without_any_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(trained, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} holds no initial"):
+        reptile_tf.load("omniglot_5way")
+
+
 def test_a_damaged_file_is_named(monkeypatch, tmp_path):
     shutil.copytree(ROOT / "initializations" / NAMES[0], tmp_path / NAMES[0])
     monkeypatch.setattr(trained, "FOLDER", tmp_path)
@@ -140,6 +146,11 @@ def test_what_is_published_is_made_of_a_run(monkeypatch, tmp_path, name):
         with pytest.raises(InputError, match=message):
             tool.publish(run, name, note)
     (run / "flags.cfg").write_text(lines)
+    for commit in ("0.1.0", result["commit"] + "-dirty"):
+        (run / "result.json").write_text(json.dumps(
+            {**result, "commit": commit}))
+        with pytest.raises(InputError, match=f"no commit .{commit}"):
+            tool.publish(run, name, note)
     for key, value in (("eval_queries", 15), ("eval_iters", 7)):
         rows = [{**row, key: value} for row in result["results"]]
         (run / "result.json").write_text(json.dumps(

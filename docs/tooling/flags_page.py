@@ -125,4 +125,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    (DOCS / "flags.md").write_text(page())
+    (DOCS / "flags.md").write_text(page(), encoding="utf-8")

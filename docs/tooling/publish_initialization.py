@@ -7,6 +7,7 @@ NOTE is what the card says about the training beyond the run's own record.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -100,6 +101,10 @@ def publish(run: Path, name: str, note: str) -> None:
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
+    if not re.fullmatch("[0-9a-f]{40}", result["commit"]):
+        raise InputError(f"{run} was evaluated with code of no commit "
+                         f"({result['commit']}): evaluate it with code "
+                         "that others can check out")
     learner = Learner.load(run / "initialization")
     if not learner.trained_on:
         raise InputError(f"{run} was exported before initializations knew "

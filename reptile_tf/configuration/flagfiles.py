@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import reptile_tf
+from reptile_tf import shipped
 
-FOLDER = Path(reptile_tf.__file__).parent / "configs"
+FOLDER = shipped.folder("configs")
 
 
 def resolved(argv: Sequence[str]) -> list[str]:

@@ -1,6 +1,21 @@
 """What tensorflow-datasets has prepared in a folder."""
 
 from pathlib import Path
+from types import ModuleType
+
+from reptile_tf.errors import InputError, of_extra
+
+
+def tensorflow_datasets(feature: str) -> ModuleType:
+    """The package, which an extra brings; InputError if it is not whole."""
+    tfds = of_extra("tensorflow_datasets", "tfds", feature)
+    # It logs that protobuf is too old for its descriptions, and goes on empty.
+    if not hasattr(tfds, "builder"):
+        raise InputError(
+            f"{feature}: tensorflow-datasets is installed and cannot be used, "
+            "mostly for its description of data wants a newer protobuf than "
+            "TensorFlow has: pip install 'tensorflow-metadata<1.18'")
+    return tfds
 
 
 def tfds_version(folder: Path, name: str) -> Path | None:

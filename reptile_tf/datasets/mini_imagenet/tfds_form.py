@@ -13,8 +13,11 @@ from reptile_tf.datasets.mini_imagenet.listing import (
     Listing,
     stats,
 )
-from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError, first_line, of_extra
+from reptile_tf.datasets.prepared_tfds import (
+    tensorflow_datasets,
+    tfds_version,
+)
+from reptile_tf.errors import InputError, first_line
 
 STORED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -30,8 +33,8 @@ def recognize(folder: Path) -> Form | None:
 
 
 def _of_tfds(home: Path) -> Listing:
-    tfds = of_extra("tensorflow_datasets", "tfds",
-                    "a prepared mini_imagenet of tensorflow-datasets")
+    tfds = tensorflow_datasets(
+        "a prepared mini_imagenet of tensorflow-datasets")
 
     try:
         info = tfds.builder_from_directory(str(home)).info

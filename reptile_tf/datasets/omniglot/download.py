@@ -15,8 +15,11 @@ from reptile_tf.datasets.omniglot.forms import (
     REMEDIES,
     recognize,
 )
-from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError, of_extra
+from reptile_tf.datasets.prepared_tfds import (
+    tensorflow_datasets,
+    tfds_version,
+)
+from reptile_tf.errors import InputError
 
 PROBE_SECONDS = 10
 
@@ -49,8 +52,8 @@ def reachable(address: str, attempt: Callable[[str], None] = _open) -> None:
 
 
 def _download(folder: Path) -> None:
-    tfds = of_extra("tensorflow_datasets", "tfds",
-                    "the download of Omniglot")
+    tfds = tensorflow_datasets(
+        "the download of Omniglot")
 
     tfds.builder(NAME, data_dir=str(folder)).download_and_prepare()
 
@@ -67,7 +70,10 @@ def automatic(
             (probe or reachable)(ADDRESS + ARCHIVES[0])
             (download or _download)(folder)
         except Exception as e:
-            raise InputError(
-                f"Omniglot is not in {folder} and could not be downloaded "
-                f"({type(e).__name__}: {e}): {REMEDIES}") from e
+            # Of several first runs one is the first.
+            if not tfds_version(folder, NAME):
+                raise InputError(
+                    f"Omniglot is not in {folder} (TFDS_DATA_DIR names another "
+                    f"folder) and could not be downloaded ({type(e).__name__}: "
+                    f"{e}): {REMEDIES}") from e
     return recognize(folder)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from reptile_tf.datasets import files
 from reptile_tf.datasets.omniglot.drawings import Drawing
-from reptile_tf.datasets.prepared_tfds import tfds_version
-from reptile_tf.errors import InputError, first_line, of_extra
+from reptile_tf.datasets.prepared_tfds import (
+    tensorflow_datasets,
+    tfds_version,
+)
+from reptile_tf.errors import InputError, first_line
 
 NAME = "omniglot"
 ARCHIVES = ("images_background.zip", "images_evaluation.zip")
@@ -77,8 +80,8 @@ def _from_files(drawings: Iterable[Path]) -> Iterator[Drawing]:
 
 
 def _from_tfds(folder: Path) -> Iterator[Drawing]:
-    tfds = of_extra("tensorflow_datasets", "tfds",
-                    "a prepared omniglot of tensorflow-datasets")
+    tfds = tensorflow_datasets(
+        "a prepared omniglot of tensorflow-datasets")
 
     try:
         builder = tfds.builder_from_directory(str(folder))
