@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from typing import IO
 
 
 def _import_tensorflow() -> None:
@@ -23,7 +24,7 @@ def _import_tensorflow() -> None:
         interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
+    with _capture() as captured:
         os.dup2(captured.fileno(), 2)
         try:
             import tensorflow
@@ -42,6 +43,14 @@ def _import_tensorflow() -> None:
             if failed:
                 captured.seek(0)
                 os.write(2, captured.read())
+
+
+def _capture() -> IO[bytes]:
+    """To hold what is written meanwhile."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # No folder that can be written, as in some containers.
+        return open(os.devnull, "w+b")
 
 
 def quietly(kind, error, traceback, otherwise=sys.excepthook) -> None:

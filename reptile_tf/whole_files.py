@@ -34,6 +34,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def content_of(folder: Path) -> list[str]:
+    """The names in a folder, without what systems leave where people look."""
+    return sorted(p.name for p in folder.iterdir() if not (
+        p.name in (".DS_Store", "Thumbs.db", "desktop.ini")
+        or p.name.startswith("._")))
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -93,7 +93,7 @@ def test_result_json(finished):
     result = json.loads((finished[0] / "result.json").read_text())
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
-        "meta_iters", "commit", "versions", "device", "num_threads",
+        "meta_iters", "commit", "code", "versions", "device", "num_threads",
         "onednn", "tf32", "deterministic", "replicas", "wall_seconds",
         "results", "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12

@@ -1,6 +1,7 @@
 """A learner: adapt, predict, evaluate, save, and one's own loops."""
 
 import dataclasses
+import json
 import shutil
 import warnings
 
@@ -508,8 +509,8 @@ def test_what_is_not_an_initialization_is_kept(tmp_path, monkeypatch):
         (tmp_path / name).write_text("mine")
     learner.save(tmp_path / "there")
     (tmp_path / "there" / "notes").write_text("mine")
-    for folder in ("models", "there"):
-        with pytest.raises(InputError, match="holds more than a saved"):
+    for folder, name in (("models", "photo.png"), ("there", "notes")):
+        with pytest.raises(InputError, match=f"holds more .*{name}"):
             learner.save(tmp_path / folder)
     with pytest.raises(InputError, match="models is a folder: name a file"):
         learner.save_tflite(tmp_path / "models")
@@ -527,6 +528,28 @@ def test_what_is_not_an_initialization_is_kept(tmp_path, monkeypatch):
     for name in ("models/model.keras", "models.tmp", "models/photo.png",
                  "there/notes"):
         assert (tmp_path / name).read_text() == "mine"
+
+
+def test_what_systems_leave_in_a_folder_does_not_count(tmp_path):
+    learner = classifier()
+    learner.save(tmp_path / "there")
+    for name in (".DS_Store", "._model.keras"):  # Of a look into the folder.
+        (tmp_path / "there" / name).touch()
+    learner.save(tmp_path / "there")
+    (tmp_path / "there" / ".git").mkdir()
+    with pytest.raises(InputError, match="holds more .*.git"):
+        learner.save(tmp_path / "there")
+
+
+def test_a_newer_file_is_named(tmp_path):
+    classifier().save(tmp_path / "own")
+    settings = tmp_path / "own" / "learner.json"
+    saved = json.loads(settings.read_text())
+    for key in ("inner", "adaptation"):
+        newer = {**saved, key: {**saved[key], "clip": 1}}
+        settings.write_text(json.dumps(newer))
+        with pytest.raises(InputError, match="by a newer reptile_tf .*clip"):
+            Learner.load(tmp_path / "own")
 
 
 class Scaled(keras.layers.Layer):

@@ -78,6 +78,48 @@ def test_the_holder_shows_signs_of_life(tmp_path, monkeypatch):
     mine.release()
 
 
+def test_on_a_disk_without_locks_a_process_that_runs_counts(
+        tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    mine, others = (Lock(tmp_path / "in-use") for _ in range(2))
+    mine.acquire()
+    with pytest.raises(InputError, match=f"process {os.getpid()} "):
+        others.acquire()
+    assert json.loads(mine.path.read_text())["pid"] == os.getpid()
+    mine.release()
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    holder = {"host": socket.gethostname(), "machine": lock._machine(),
+              "pid": gone.pid}
+    others.path.write_text(json.dumps(holder))
+    others.acquire()
+    others.release()
+
+
+def test_a_machine_is_known_by_its_start_and_not_by_its_name(tmp_path):
+    """Containers of one machine have names of their own, two machines one."""
+    path = tmp_path / "in-use"
+    path.write_text(json.dumps({"host": "0f3c2a91be77", "pid": 1,
+                                "machine": lock._machine()}))
+    mine = Lock(path)
+    mine.acquire()
+    mine.release()
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": 1,
+                                "machine": "another"}))
+    with pytest.raises(InputError, match="process 1 on "):
+        mine.acquire()
+
+
+def test_without_locks_of_files_runs_say_what_they_need(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.raises(InputError, match="on Windows use WSL2"):
+        Lock(tmp_path / "in-use").acquire()
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "7"])
 def test_a_file_that_is_not_whole_does_not_count(tmp_path, content):
     (tmp_path / "in-use").write_text(content)

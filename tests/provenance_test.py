@@ -59,6 +59,13 @@ def test_the_commit_is_that_of_the_code_and_not_of_the_current_folder(
         assert provenance.commit() == commit
 
 
+def test_another_users_checkout_is_read(alone, monkeypatch):
+    file, commit = repository(alone / "code", "ours")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert provenance.commit() == commit
+
+
 def test_without_a_commit_the_version_is_told(alone, monkeypatch):
     file, _ = repository(alone / "code", "ours")
     monkeypatch.chdir(file.parent)

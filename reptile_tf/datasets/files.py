@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def entries(folder: str | Path, faults: list[str]
     `faults`.
     """
     try:
-        found = sorted(os.scandir(folder), key=lambda e: e.name)
+        found = sorted(os.scandir(folder), key=lambda e: composed(e.name))
     except OSError as e:
         faults.append(f"{os.fspath(folder)} cannot be read ({e.strerror})")
         return [], []
@@ -73,6 +74,12 @@ def entries(folder: str | Path, faults: list[str]
         else:
             kind.append(entry)
     return folders, files
+
+
+def composed(name: str) -> str:
+    """A name in the one form of its accents: systems store é as é or as e´,
+    and the order of classes, by which tasks are drawn, is of the name."""
+    return unicodedata.normalize("NFC", name)
 
 
 def refuse(faults: list[str]) -> None:

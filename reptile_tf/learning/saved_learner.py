@@ -16,7 +16,7 @@ from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.initialization import Initialization
 from reptile_tf.learning.losses import Loss, cross_entropy, squared_error
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
-from reptile_tf.whole_files import replacing
+from reptile_tf.whole_files import content_of, replacing
 
 LOSSES = {f.__name__: f for f in (cross_entropy, squared_error)}
 SETTINGS, KERAS_FILE = "learner.json", "model.keras"
@@ -117,14 +117,15 @@ def copy(source: Path, directory: Path) -> None:
 
 def require_replaceable(directory: Path) -> None:
     """Raise InputError where replacing a folder would lose other files."""
-    content = ({p.name for p in directory.iterdir()} if directory.is_dir()
-               else set())
+    content = set(content_of(directory)) if directory.is_dir() else set()
     if directory.is_file() or content and not (
             SETTINGS in content and content <= OWN):
+        more = ", ".join(sorted(content - OWN)[:1]) or "no " + SETTINGS
         raise InputError(
             f"{directory} is there, and holds more than a saved "
-            "initialization, or none: name a folder that is new, empty, or an "
-            "initialization to replace, move what is yours elsewhere")
+            f"initialization, or none ({more}): name a folder that is new, "
+            "empty, or an initialization to replace, move what is yours "
+            "elsewhere")
     if directory.resolve() == Path.cwd():
         raise InputError(f"{directory} is the folder that you are in, which "
                          "would be replaced: name one in it")
@@ -199,8 +200,14 @@ def load(directory: Path, loss: Loss | None = None
     except (tf.errors.OpError, ValueError) as e:
         raise InputError(f"{directory} has no variables that can be read "
                          f"({first_line(e)}): copy the whole folder") from e
+    try:
+        inner = InnerConfig(**settings["inner"])
+        adaptation = AdaptConfig(**adaptation)
+    except TypeError as e:
+        raise InputError(f"{directory} was written by a newer reptile_tf "
+                         f"({first_line(e)}): install that one") from e
     return model, Saved(
-        InnerConfig(**settings["inner"]), AdaptConfig(**adaptation), loss,
+        inner, adaptation, loss,
         target and tf.TensorSpec(**target), _state(variables),
         frozenset(settings.get("trained_on", "").split()))
 

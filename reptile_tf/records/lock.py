@@ -1,6 +1,5 @@
 """One process at a time in a run's folder."""
 
-import fcntl
 import json
 import os
 import socket
@@ -8,9 +7,16 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import psutil
 
 from reptile_tf.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: only runs need it.
+    fcntl = None
 
 BEAT_SECONDS, STALE_SECONDS = 30, 300
 
@@ -19,13 +25,13 @@ class Lock:
     """A file that names who works in a folder, while it does.
 
     It is locked by the kernel (flock), which ends with the process however
-    that ends: a file left by a killed process of this host does not count.
+    that ends: a file left by a killed process of this machine does not count,
+    in another container neither: a machine is known by its kernel's start.
     Not every shared disk passes such locks on to other hosts, so a file that
     another host left counts as long as it is touched: its process does so
-    every BEAT_SECONDS, and after STALE_SECONDS without it is taken over.
+    every BEAT_SECONDS, and after STALE_SECONDS without it is taken over. So
+    does, on a disk without locks, the file of a process that runs here.
     Ages are between the disk's own times, not between two hosts' clocks.
-
-    On a disk without locks one host's processes do not see each other.
 
     Args:
       path: the file, in the folder; removed at the end.
@@ -37,12 +43,18 @@ class Lock:
 
     def acquire(self) -> None:
         """Take it, or raise InputError that names who has it."""
-        file = self._locked_file()
+        if fcntl is None:
+            raise InputError("runs need Linux or macOS, whose locks of files "
+                             "they use: on Windows use WSL2")
+        file, locked = self._locked_file()
         holder = _read(file)
-        here = {"host": socket.gethostname(), "pid": os.getpid(),
+        here = {"host": socket.gethostname(), "machine": _machine(),
+                "pid": os.getpid(),
                 "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-        if holder.get("host", here["host"]) != here["host"] and (
-                self._age(file) < STALE_SECONDS):
+        known = "machine" if "machine" in holder else "host"
+        elsewhere = holder.get(known, here[known]) != here[known]
+        if (elsewhere or not locked and psutil.pid_exists(
+                holder.get("pid", -1))) and self._age(file) < STALE_SECONDS:
             file.close()
             raise self._taken(holder)
         file.seek(0)
@@ -62,8 +74,11 @@ class Lock:
         self._file.close()
         self._file = None
 
-    def _locked_file(self):
-        """The file, opened and locked, and still the one of that name."""
+    def _locked_file(self) -> tuple[TextIO, bool]:
+        """The file, opened and locked, and still the one of that name.
+
+        Whether it is locked, too: some disks have no locks.
+        """
         while True:
             file = open(self.path, "a+")
             try:
@@ -72,11 +87,11 @@ class Lock:
                 with file:
                     raise self._taken(_read(file)) from None
             except OSError:
-                return file  # A disk without locks: its content decides.
+                return file, False  # Its content decides.
             try:
                 if os.path.samestat(os.stat(self.path), os.fstat(
                         file.fileno())):
-                    return file
+                    return file, True
             except FileNotFoundError:
                 pass
             file.close()  # Its holder has just removed it.
@@ -102,6 +117,14 @@ class Lock:
                 os.utime(self.path)
             except OSError:
                 pass  # A disk that is away for a while, or a folder removed.
+
+
+def _machine() -> str:
+    """This one until its next start, the same in all of its containers."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
 
 
 def _read(file) -> dict[str, Any]:

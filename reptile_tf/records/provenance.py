@@ -61,7 +61,9 @@ def commit() -> str:
     try:
         def git(*words):
             return subprocess.run(
-                ["git", "-C", str(here.parent), *words], check=True, text=True,
+                # Another user's checkout, as in a container, is read too.
+                ["git", "-c", "safe.directory=*", "-C", str(here.parent),
+                 *words], check=True, text=True,
                 capture_output=True).stdout.strip()
         if not git("ls-files", here.name):
             return reptile_tf.__version__

@@ -20,7 +20,7 @@ from reptile_tf.records.lock import Lock
 from reptile_tf.records.metrics import HEADER
 from reptile_tf.records.results import check_result, same_numbers
 from reptile_tf.records.scored_cells import ScoredCells
-from reptile_tf.whole_files import beside, replacing
+from reptile_tf.whole_files import beside, content_of, replacing
 
 
 class RunDirectory:
@@ -70,9 +70,8 @@ class RunDirectory:
             raise InputError(f"--run_dir={self.path} is a file: name a folder")
         # What a run that ended before its flags were written may leave.
         others = ("run.log", self.lock.path.name, beside(self._flags).name)
-        content = (sorted(p.name for p in self.path.iterdir()
-                          if p.name not in others)
-                   if self.path.exists() else [])
+        content = ([name for name in content_of(self.path)
+                    if name not in others] if self.path.exists() else [])
         if content and not config.resume:
             raise InputError(
                 f"--run_dir={self.path} is not empty ({content[0]}, ...) and "

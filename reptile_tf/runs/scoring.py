@@ -62,7 +62,8 @@ def final(run: Experiment, interrupts: Interrupts
     cells = [*itertools.product(c.final_splits(run.source.splits), sources,
                                 c.evaluations())]
     start = checksum(untrained.weights)
-    made_by = {"commit": run.commit, **run.environment()}
+    made_by = {"commit": run.commit, "code": f"{run.code:08x}",
+               **run.environment()}
     scored = run.directory.scored_cells(
         c, weights=checksum(learner.weights), data=run.fingerprint,
         start=start,

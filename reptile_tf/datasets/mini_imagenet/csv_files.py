@@ -38,7 +38,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
             raise InputError(
                 f"line {number} of {path} is {','.join(row)!r}, not "
                 "filename,label: use Ravi and Larochelle's whole file")
-    return [(row[0].strip(), row[1].strip()) for row in rows[1:] if row]
+    return [(files.composed(row[0].strip()), files.composed(row[1].strip()))
+            for row in rows[1:] if row]
 
 
 def recognize(folder: Path) -> Form | None:
@@ -51,12 +52,12 @@ def recognize(folder: Path) -> Form | None:
     tables = stats(folder / n for n in names)
     if (folder / "images").is_dir():
         faults: list[str] = []
-        entries = {e.name: e for e in files.entries(folder / "images",
-                                                    faults)[1]}
+        entries = {files.composed(e.name): e for e in files.entries(
+            folder / "images", faults)[1]}
         if any(name in entries for name, _ in rows["train"]):
             def listing() -> Listing:
                 return _by_class(rows, lambda name, label: file_image(
-                    folder / "images" / name))
+                    entries.get(name, folder / "images" / name)))
 
             return Form("CSV files with images/",
                         tables + stats(

@@ -52,7 +52,7 @@ class _Found:
                 e.name for e in inner if _holds_images(e.path)]
             if within:
                 self.deep[label.path] = within
-            of_split[label.name] = images
+            of_split[files.composed(label.name)] = images
             self.faults += [f"{e.path} is a folder" for e in inner
                             if is_image(e.name)]
             self.unread += sorted(e.path for e in (*inner, *content)

@@ -77,9 +77,9 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def file_image(path: str | Path) -> Image:
+def file_image(path: str | os.PathLike) -> Image:
     """An image that is a file of its own."""
-    return Image(str(path), lambda: files.read(path))
+    return Image(os.fspath(path), lambda: files.read(path))
 
 
 def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:
