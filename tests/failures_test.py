@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from forks import ROOT, Fork
 
+from reptile_tf import quiet_tensorflow
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import sine
 from reptile_tf.errors import InputError
 from reptile_tf.execution import strategies
-from reptile_tf.quiet_tensorflow import quietly
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_log import log_error, log_to, logger
 from reptile_tf.runs import run
@@ -106,6 +106,14 @@ def test_what_replaces_is_whole_or_not_there(tmp_path):
     assert len([*tmp_path.iterdir()]) == 2
 
 
+def test_without_a_folder_for_temporary_files_it_starts(monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+    monkeypatch.setattr(quiet_tensorflow.tempfile, "TemporaryFile", none)
+    with quiet_tensorflow._capture() as held:
+        assert held.write(b"chatter") == 7
+
+
 def test_a_full_log_is_an_error_and_no_traceback(tmp_path, capsys):
     (tmp_path / "run.log").symlink_to("/dev/full")
     log = logger()
@@ -190,10 +198,10 @@ def test_outside_a_run_too_and_while_a_script_is_imported(capsys):
             file.write("x")
 
     assert status_of(fail) == 1
-    quietly(KeyboardInterrupt, KeyboardInterrupt(), None)
+    quiet_tensorflow.quietly(KeyboardInterrupt, KeyboardInterrupt(), None)
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    quietly(ValueError, ValueError("told"), None)
+    quiet_tensorflow.quietly(ValueError, ValueError("told"), None)
     assert "ValueError: told" in capsys.readouterr().err
 
 
