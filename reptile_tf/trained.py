@@ -21,6 +21,12 @@ def names() -> list[str]:
     return sorted(p.parent.name for p in FOLDER.glob(f"*/{CHECKSUMS}"))
 
 
+def folder_of(name: str) -> Path | None:
+    """Of one of `names`, unless a folder of that path lies here."""
+    return (FOLDER / name if name in names() and not Path(name).exists()
+            else None)
+
+
 def load(name: str) -> Learner:
     """The learner of an initialization that comes with the package.
 

@@ -184,7 +184,7 @@ def test_modes_steps_and_the_example(page):
         seen.append([shares(page, query) for query in range(3)])
     assert len({str(s) for s in seen}) == 3
     assert element(page, "#steps-shown").text == "0"
-    element(page, "body").send_keys("m+")
+    element(page, "body").send_keys("M+")
     assert element(page, "#steps-shown").text == "1"
     assert element(page, "input[value=together]").is_selected()
 
@@ -199,6 +199,10 @@ def test_the_keyboard_draws(page):
                     Keys.SPACE)
     wait(page, strokes)
     paper.send_keys(Keys.CONTROL, "z")
+    wait(page, strokes.replace("return", "return !"))
+    paper.send_keys(Keys.SPACE, *[Keys.ARROW_UP] * 6, Keys.SPACE)
+    wait(page, strokes)
+    paper.send_keys(Keys.BACKSPACE)
     wait(page, strokes.replace("return", "return !"))
     assert page.execute_script("""
         return [...document.querySelectorAll('button, input, select, .paper')]
@@ -216,6 +220,25 @@ def test_undo_with_the_pen_down_ends_the_stroke(page):
     draw(page, 0, *DOWN)
     wait(page, "return document.querySelector('.seen').getContext('2d')"
                ".getImageData(0, 0, 28, 28).data.some((v) => v)")
+
+
+def test_a_pen_that_was_lifted_unseen_does_not_draw(page):
+    from selenium.webdriver import ActionChains
+
+    page.execute_script("""
+        window.addEventListener('pointerup', window.hide = (e) =>
+          e.stopImmediatePropagation(), true)""")
+    ActionChains(page, 20).move_to_element(element(page, ".paper"))\
+        .click_and_hold().move_by_offset(0, 20).release().perform()
+    drawn = "return document.querySelector('.paper').toDataURL()"
+    before = page.execute_script(drawn)
+    ActionChains(page, 20).move_by_offset(15, 0).move_by_offset(0, -30)\
+        .perform()
+    assert page.execute_script(drawn) == before
+    page.execute_script(
+        "window.removeEventListener('pointerup', window.hide, true)")
+    draw(page, 0, *DOWN)
+    assert page.execute_script(drawn) != before
 
 
 def test_touch_draws(page):

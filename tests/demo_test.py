@@ -39,13 +39,13 @@ ASKED = {"support": [[CROSS], [BAR, HOOK], [RING]], "queries": [HOOK, RING],
          "steps": STEPS, "transductive": False}
 
 
-def save_classifier(folder: Path, shape=(28, 28, 1)) -> Path:
+def save_classifier(folder: Path, shape=(28, 28, 1), steps=STEPS) -> Path:
     keras.utils.set_random_seed(3)
     Learner(keras.Sequential([
         keras.Input(shape), keras.layers.Conv2D(6, 3, strides=3),
         keras.layers.BatchNormalization(), keras.layers.ReLU(),
         keras.layers.Flatten(), keras.layers.Dense(WAYS)]),
-        InnerConfig(0.01), adaptation=AdaptConfig(STEPS, 3)).save(folder)
+        InnerConfig(0.01), adaptation=AdaptConfig(steps, 3)).save(folder)
     return folder
 
 
@@ -59,6 +59,7 @@ def save_sine(folder: Path) -> Path:
 def folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("demo")
     save_classifier(home / "images")
+    save_classifier(home / "patient", steps=70)
     (home / "maml").mkdir()
     save_sine(home / "maml/initialization")
     return home
@@ -165,6 +166,14 @@ def test_an_answer_is_the_endpoints(answering, folder, transductive):
     assert [len(c) for c in got["pictures"]["support"]] == [1, 2, 1]
 
 
+def test_a_runs_own_number_of_steps_may_be_asked_for(folder):
+    many = answers.Answers(folder / "patient", [])
+    assert many.about["most_steps"] == many.about["steps"] == 70
+    assert many.classify({**ASKED, "steps": 70})["probabilities"]
+    with pytest.raises(InputError, match="whole number from 0 to 70"):
+        many.classify({**ASKED, "steps": 71})
+
+
 def test_without_steps_labels_do_not_matter(answering):
     asked = {**ASKED, "steps": 0, "support": [[CROSS], [BAR], [RING]]}
     turned = {**asked, "support": [[RING], [CROSS], [BAR]]}
@@ -246,18 +255,19 @@ def test_an_initialization_of_other_examples_is_refused(folder, tmp_path):
         waves.Waves([folder / "images"])
 
 
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("asked", ["~/images", "omniglot_5way", ""])
 def test_the_initialization_shown(folder, monkeypatch, capsys, asked):
     """What comes with the package, unless another is asked for."""
     from reptile_tf.demo import __main__ as page
-    shown = folder / "images" if asked else page.PUBLISHED
+    shown = {"~/images": folder / "images"}.get(
+        asked, trained.FOLDER / (asked or page.PUBLISHED))
     monkeypatch.setenv("HOME", str(folder))
     with flagsaver.flagsaver():
-        flags.FLAGS(["page", *["--initialization=~/images"] * asked])
+        flags.FLAGS(["page", *[f"--initialization={asked}"] * bool(asked)])
         server = page.serve()
     server.server_close()
     assert capsys.readouterr().out == f"initialization: {shown}\n"
-    assert asked or shown.name in trained.names()
+    assert "~" in asked or shown.name in trained.names()
 
 
 # HTTP.

@@ -552,6 +552,46 @@ def test_a_newer_file_is_named(tmp_path):
             Learner.load(tmp_path / "own")
 
 
+def test_supports_that_the_steps_do_not_come_to_are_warned_of(rng):
+    learner, (x, y) = classifier(adaptation=AdaptConfig(
+        2, 3, smaller=((4, 2),))), support(rng)
+    learner.adapt(x[:6], y[:6])
+    learner.adapt(x[:4], y[:4])
+    with pytest.warns(match="2 steps of 3 examples see 6 of a support set of 7"
+                      ) as warned:
+        learner.adapt(x, y)
+    assert warned[0].filename == __file__
+    learner.adapt(x, y, steps=1)  # As told.
+    learner.adapt(x, y, batch=2)
+
+
+def test_a_mode_may_be_numpys_or_a_tensor(rng):
+    learner, (x, y) = classifier(), support(rng)
+    adapted = learner.adapt(x, y)
+    tasks = EvaluationTasks.cut(x[None], y[None], x[None, :3], y[None, :3])
+    for mode in (True, False):
+        for same in (np.bool_(mode), tf.constant(mode)):
+            np.testing.assert_array_equal(adapted.predict(x, same),
+                                          adapted.predict(x, mode))
+            assert learner.evaluate(tasks, same) == (
+                learner.evaluate(tasks, mode))
+
+
+def test_another_loss_at_loading_has_targets_of_its_own(rng, tmp_path):
+    """Of one-hot targets where the saved one was of labels."""
+    classifier().save(tmp_path / "labels")
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, reduction="none")
+    learner, (x, y) = Learner.load(tmp_path / "labels", loss), support(rng)
+    one_hot = np.eye(WAYS, dtype=np.float32)[y]
+    want = learner.adapt(x, one_hot).predict(x)
+    learner.save(tmp_path / "one-hot")
+    served = tf.saved_model.load(tmp_path / "one-hot")
+    got = served.adapt_and_predict(x, tf.constant(one_hot), x,
+                                   tf.constant(False))["logits"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 class Scaled(keras.layers.Layer):
     def call(self, x):
         return 2 * x

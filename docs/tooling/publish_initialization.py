@@ -35,13 +35,16 @@ seen.
 import reptile_tf
 
 learner = reptile_tf.load("{name}")
-adapted = learner.adapt(support_images, support_labels)    # [S, 28, 28, 1], [S]
-logits = adapted.predict(query_images, transductive=True)  # [Q, {ways}]
+adapted = learner.adapt(support_images, support_labels)  # [S, 28, 28, 1], [S]
+logits = adapted.predict(query_images)                   # [Q, {ways}]
 ```
 
-Images are 28x28 floats, paper 1 and ink 0, the drawing upright or turned.
-Labels are 0 to {last}. `adapt` makes {steps} steps of {batch} images, as in
-the evaluation below.
+Images are 28x28 floats, paper 1 and ink 0 (bytes are not divided by 255 for
+you), the drawing upright or turned. Labels are 0 to {last}; of fewer classes
+take the first `logits`. `adapt` makes {steps} steps of {batch} images, as in
+the evaluation below: give `steps=` or `batch=` for support sets of more.
+With one query of each class `predict(query_images, transductive=True)` is
+better; other queries would be normalized as if they were so.
 
 | accuracy, % | {count:,} tasks of test characters | untrained, {untrained:,} |
 |---|---|---|

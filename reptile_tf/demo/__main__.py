@@ -23,14 +23,14 @@ from reptile_tf.execution.devices import hide_gpus
 
 # Of those that come with the package the best from 1, 3 and 5 drawings of the
 # page's own characters.
-PUBLISHED = trained.FOLDER / "omniglot_5way_5shot_fomaml"
+PUBLISHED = "omniglot_5way_5shot_fomaml"
 SINES = [f"runs/sine-compare-seed0/{name}/initialization"
          for name in ("reptile", "maml")]
 
 _INITIALIZATION = flags.DEFINE_string(
-    "initialization", "", "a run's, for 28x28 images, such as "
-    f"runs/demo/initialization; else {PUBLISHED.name}, which comes with the "
-    "package")
+    "initialization", PUBLISHED, "for 28x28 images: a run's, such as "
+    "runs/demo/initialization, or one that comes with the package: "
+    f"{', '.join(trained.names())}")
 _SINE = flags.DEFINE_list(
     "sine", SINES, "initializations of sine runs; the default ones may be "
     "missing")
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
 
 def serve() -> Server:
     """The server that the flags ask for, before its first request."""
-    initialization = (Path(_INITIALIZATION.value).expanduser()
-                      if _INITIALIZATION.value else PUBLISHED)
+    initialization = trained.folder_of(_INITIALIZATION.value) or Path(
+        _INITIALIZATION.value).expanduser()
     sines = [Path(path).expanduser() for path in _SINE.value]
     missing = [] if flags.FLAGS["sine"].present else [
         path for path in sines if not path.is_dir()]

@@ -40,6 +40,7 @@ class Answers:
             "classes": min(self.classifier.ways, requests.MOST_CLASSES),
             "drawings": requests.MOST_DRAWINGS,
             "steps": self.classifier.steps,
+            "most_steps": max(requests.MOST_STEPS, self.classifier.steps),
             "grid": self.waves.grid.tolist(),
             "missing": [str(path) for path in missing]}
 
@@ -50,7 +51,8 @@ class Answers:
         Probabilities [Q, C] are null until every class has a drawing and
         there is a query.
         """
-        asked = requests.question(body, self.classifier.ways)
+        asked = requests.question(body, self.classifier.ways,
+                                  self.about["most_steps"])
         support = [[_picture(d) for d in of_class]
                    for of_class in asked.support]
         queries = [_picture(d) for d in asked.queries]

@@ -40,6 +40,7 @@ export function startDrawTab(about) {
   choices("classes", 2, about.classes, Math.min(3, about.classes));
   choices("drawings", 1, about.drawings, 1);
   choices("queries", 1, about.drawings, 1);
+  byId("steps").max = about.most_steps;
   byId("steps").value = about.steps;
   byId("steps").addEventListener("input", update);
   byId("draw-controls").addEventListener("submit", (e) => e.preventDefault());
@@ -143,9 +144,9 @@ export function startDrawTab(about) {
     if (steps) {
       byId("steps").value = count("steps") + steps;
       update();
-    } else if (event.key === "e") {
+    } else if (event.key.toLowerCase() === "e") {
       example();
-    } else if (event.key === "m") {
+    } else if (event.key.toLowerCase() === "m") {
       const mode = byId("draw-controls").elements.mode;
       mode.value = mode.value === "alone" ? "together" : "alone";
       update();

@@ -7,6 +7,7 @@ const PEN = 5 / 105; // Of the paper's side, as Omniglot's.
 const SEEN = 28;
 const FINEST = 0.4 / 105; // Less than this is no move.
 const KEYBOARD_STEP = 0.04;
+const CLEAR = ["Delete", "Backspace"]; // Of a Mac's keyboard.
 const ARROWS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 };
@@ -45,7 +46,9 @@ export class DrawingPad {
   listen() {
     const paper = this.paper;
     paper.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || this.pointer !== undefined) return;
+      // With Ctrl it is a Mac's click for the menu, which hides its end.
+      if (event.button !== 0 || event.ctrlKey ||
+          this.pointer !== undefined) return;
       event.preventDefault();
       paper.focus({ preventScroll: true });
       paper.setPointerCapture(event.pointerId);
@@ -56,6 +59,10 @@ export class DrawingPad {
     });
     paper.addEventListener("pointermove", (event) => {
       if (event.pointerId !== this.pointer) return;
+      if (!event.buttons) {  // Lifted where nobody saw it.
+        this.pointer = undefined;
+        return;
+      }
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) this.extend(one);
     });
@@ -89,11 +96,11 @@ export class DrawingPad {
   press(event) {
     const undo = (event.ctrlKey || event.metaKey) && event.key === "z";
     const own = event.key in ARROWS || event.key === " " ||
-      event.key === "Delete" || undo;
+      CLEAR.includes(event.key) || undo;
     if (!own) return;
     event.preventDefault();
     if (undo) return this.undo();
-    if (event.key === "Delete") return this.set([]);
+    if (CLEAR.includes(event.key)) return this.set([]);
     this.cursor ??= { x: 0.5, y: 0.5, down: false };
     const pen = this.cursor;
     if (event.key === " ") {

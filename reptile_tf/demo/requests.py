@@ -50,7 +50,7 @@ def body_of(content: bytes) -> dict[str, Any]:
     return body
 
 
-def question(body: dict[str, Any], ways: int) -> Question:
+def question(body: dict[str, Any], ways: int, most_steps: int) -> Question:
     """The `Question` of {support: [[drawing]], queries, steps, transductive}.
 
     A drawing is a list of strokes [x, y, x, y, ...] from 0 to 1.
@@ -58,6 +58,7 @@ def question(body: dict[str, Any], ways: int) -> Question:
     Args:
       body: as sent.
       ways: the network's outputs.
+      most_steps: that may be asked for.
 
     Raises:
       InputError: what is wrong, in one sentence.
@@ -73,7 +74,7 @@ def question(body: dict[str, Any], ways: int) -> Question:
         [_drawings(of_class, f"class {label}")
          for label, of_class in enumerate(support)],
         _drawings(_list(body, "queries"), "queries"),
-        whole(body, "steps", 0, MOST_STEPS), body["transductive"])
+        whole(body, "steps", 0, most_steps), body["transductive"])
 
 
 def points(body: dict[str, Any]) -> np.ndarray:

@@ -4,6 +4,7 @@ Evaluation draws them with NumPy (`tasks.mini_batches`); an exported
 initialization has no NumPy, and draws the same kind with a fixed seed.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 
 import tensorflow as tf
@@ -42,6 +43,21 @@ class AdaptConfig:
         if batch is not None:
             changed |= {"batch": batch, "smaller": ()}
         return replace(self, **changed)
+
+    def warn_of_unseen(self, num_examples: int | None, *told: int | None
+                       ) -> None:
+        """Warn of a support set that the steps are too few to go through,
+        unless k or B was told: then that is meant."""
+        if num_examples is None or any(x is not None for x in told):
+            return
+        batch = min((pair for pair in self.smaller if num_examples <= pair[0]),
+                    default=(0, self.batch))[1]
+        seen = self.steps * batch
+        if seen < num_examples:
+            warnings.warn(
+                f"{self.steps} steps of {batch} examples see {seen} of a "
+                f"support set of {num_examples}: give more steps= or a larger "
+                "batch= for all of them", stacklevel=3)
 
     def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
         """The mini-batches [steps, B] of a support set of this size."""

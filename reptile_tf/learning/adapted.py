@@ -45,7 +45,9 @@ class Adapted:
         queries = checked_inputs(self._inner_loop.model, queries, "queries")
         if not transductive:
             require_as_long(queries, self._support)
-        return self._score(self.weights, self._support, queries, transductive)
+        # A tensor would be one of the graph.
+        return self._score(self.weights, self._support, queries,
+                           bool(transductive))
 
     def loss(self, inputs: Any, targets: Any) -> tf.Tensor:
         """The loss of a batch at W, summed or averaged as `InnerConfig` says.

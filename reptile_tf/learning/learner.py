@@ -128,6 +128,7 @@ class Learner:
         inputs, targets = checked_examples(
             self._plain, inputs, targets, "support inputs", "support targets")
         self.remember_targets(targets)
+        config.warn_of_unseen(inputs.shape[0], steps, batch)
         # k and B are arguments: other ones are no new graph.
         number = tf.shape(inputs)[0]
         weights, state = self._steps(
@@ -167,8 +168,7 @@ class Learner:
             return tf.TensorSpec(output.shape[1:-1], tf.int64)
         if self._target is None:
             dtype = self.architecture.trainable_variables[0].dtype
-            targets = tf.zeros([1, *(d or 1 for d in output.shape[1:])],
-                               dtype)
+            targets = tf.zeros([1, *(d or 1 for d in output.shape[1:])], dtype)
             require_targets(self.architecture, self.loss, targets,
                             "targets (none were seen: adapt to a task once)",
                             (1,))
@@ -205,12 +205,12 @@ class Learner:
         # about as many tasks are one compiled function.
         at_once = min(self.engine.tasks_per_call,
                       1 << (len(tasks.query_targets) - 1).bit_length())
-        key = transductive, at_once
+        key = bool(transductive), at_once
         if key not in self._evaluators:
             self._evaluators[key] = Evaluator(
                 self.inner_loop,
                 dataclasses.replace(self.engine, tasks_per_call=at_once),
-                modes=(transductive,))
+                modes=key[:1])
         evaluator = self._evaluators[key]
         evaluator.measure = measure or measure_of(self.loss)
         return evaluator.evaluate(self.weights, self.state, tasks)[0]

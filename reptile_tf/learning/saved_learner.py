@@ -173,13 +173,15 @@ def load(directory: Path, loss: Loss | None = None
             "the folder that Learner.save wrote, or a run's initialization"
         ) from e
     name = settings["loss"]
-    loss = loss or LOSSES.get(name)
+    own = LOSSES.get(name)
+    # Another loss may have targets of another form.
+    target = settings.get("target") if loss in (None, own) or not own else None
+    loss = loss or own
     if loss is None:
         raise InputError(f"{directory} was saved with a loss of your own, "
                          f"{name!r}: give it, Learner.load(directory, loss)")
     adaptation = settings["adaptation"]
     adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
-    target = settings.get("target")
     if not (directory / KERAS_FILE).exists():
         raise InputError(f"{directory} has no {KERAS_FILE}, which Learner.save "
                          "wrote: copy the whole folder")

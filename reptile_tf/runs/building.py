@@ -50,8 +50,8 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     folder = Path(config.init)
     if kept:
         folder, given = kept, Learner.load(kept, source.loss)
-    elif config.init in trained.names() and not folder.exists():
-        folder, given = (trained.FOLDER / config.init,
+    elif trained.folder_of(config.init):
+        folder, given = (trained.folder_of(config.init),
                          trained.load(config.init))
     else:
         given = Learner.load(folder, source.loss)  # The run's loss counts.
