@@ -131,7 +131,7 @@ def test_a_gpu_that_tensorflow_does_not_use(nvidia, listed, visible, warned):
 
 def test_the_extra_has_the_bounds_of_the_requirement():
     gpu, training = (re.findall(
-        rf"^tensorflow{extra}(\S+)", (
+        rf"^tensorflow{extra}([^\s;]+)", (
             ROOT / "requirements" / name).read_text(), re.M)
         for name, extra in (("gpu.txt", r"\[and-cuda\]"),
                             ("training.txt", "")))
