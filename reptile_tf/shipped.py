@@ -7,7 +7,7 @@ many network disks make text files of links.
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).resolve().parent  # Where the package is linked to, too.
 
 
 def folder(name: str) -> Path:
