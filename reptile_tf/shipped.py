@@ -7,7 +7,8 @@ many network disks make text files of links.
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent  # Where the package is linked to, too.
+# Of a package that is linked into a project, where the link leads.
+PACKAGE = Path(__file__).resolve().parent
 
 
 def folder(name: str) -> Path:
