@@ -137,7 +137,8 @@ def publish(run: Path, name: str, note: str) -> None:
         iters=result["meta_iters"], note=f" {note}" if note else "",
         commit=result["commit"][:7], device=result["device"],
         classes=CLASSES[config.network],
-        **{k: result["versions"][k] for k in ("tensorflow", "keras")}))
+        **{k: result["versions"][k] for k in ("tensorflow", "keras")}),
+        encoding="utf-8")
     # Not the card, which may be corrected.
     files = sorted(p for p in folder.glob("**/*")
                    if p.is_file() and p.name != "README.md")

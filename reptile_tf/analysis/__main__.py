@@ -50,8 +50,7 @@ def main(argv) -> None:
         f"at most {difference:.1e}", "", *expansion.table(measurements), "",
         *solution_manifolds.table()]
     print("\n".join(lines))
-    (out / "analysis.md").write_text("\n".join(lines) + "\n",
-                                   encoding="utf-8")
+    (out / "analysis.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for name, figure in (("section5", expansion.draw(measurements)),
                          ("figure2", solution_manifolds.draw())):
         for path in plotting.save(figure, out, name):

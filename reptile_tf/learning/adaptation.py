@@ -50,8 +50,8 @@ class AdaptConfig:
         unless k or B was told: then that is meant."""
         if num_examples is None or any(x is not None for x in told):
             return
-        batch = min((pair for pair in self.smaller if num_examples <= pair[0]),
-                    default=(0, self.batch))[1]
+        with tf.init_scope():  # A number, where a caller's graph is traced too.
+            batch = int(self.batch_of(num_examples))
         seen = self.steps * batch
         if seen < num_examples:
             warnings.warn(
@@ -64,7 +64,7 @@ class AdaptConfig:
         return stateless_schedule(num_examples, self.batch_of(num_examples),
                                   self.steps, self.replacement)
 
-    def batch_of(self, num_examples: tf.Tensor) -> tf.Tensor:
+    def batch_of(self, num_examples: int | tf.Tensor) -> tf.Tensor:
         """B for a support set of this size."""
         batch = tf.constant(self.batch, tf.int32)
         for size, smaller in sorted(self.smaller, reverse=True):

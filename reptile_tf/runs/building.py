@@ -50,9 +50,8 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     folder = Path(config.init)
     if kept:
         folder, given = kept, Learner.load(kept, source.loss)
-    elif trained.folder_of(config.init):
-        folder, given = (trained.folder_of(config.init),
-                         trained.load(config.init))
+    elif published := trained.folder_of(config.init):
+        folder, given = published, trained.load(config.init)
     else:
         given = Learner.load(folder, source.loss)  # The run's loss counts.
     (there, ways), (here, asked) = (

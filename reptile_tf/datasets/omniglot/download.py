@@ -52,9 +52,7 @@ def reachable(address: str, attempt: Callable[[str], None] = _open) -> None:
 
 
 def _download(folder: Path) -> None:
-    tfds = tensorflow_datasets(
-        "the download of Omniglot")
-
+    tfds = tensorflow_datasets("the download of Omniglot")
     tfds.builder(NAME, data_dir=str(folder)).download_and_prepare()
 
 
