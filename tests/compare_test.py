@@ -94,13 +94,14 @@ def three(tmp_path):
 
 
 def test_mean_and_sample_deviation_over_seeds(three, capsys):
-    """0.90, 0.92, 0.97: mean 0.93; squares 9 + 1 + 16 = 26 over n - 1 = 2."""
+    """0.90, 0.92, 0.97: mean 0.93; squares 9 + 1 + 16 = 26 over n - 1 = 2;
+    t = 4.303 with 2 degrees of freedom."""
     found, not_counted = records(capsys, three)
     assert not_counted == [] and len(found) == 4
     row = found["reptile", "", "1-shot"]
     assert row["mean"] == pytest.approx(93)
     assert row["std"] == pytest.approx(13 ** 0.5)
-    assert row["ci95"] is None
+    assert row["ci95"] == pytest.approx(4.303 * (13 / 3) ** 0.5)
     assert row["seeds"] == [0, 1, 2] and row["tasks"] == 400
     assert row["values"] == pytest.approx([90, 92, 97])
     assert row["wall_seconds"] == pytest.approx(210)
@@ -211,7 +212,8 @@ def test_csv(three, capsys):
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [r["algorithm"] for r in rows] == ["reptile", "fomaml"] * 2
     assert float(rows[0]["std"]) == pytest.approx(13 ** 0.5)
-    assert rows[0]["seeds"] == "0;1;2" and rows[0]["ci95"] == ""
+    assert rows[0]["seeds"] == "0;1;2"
+    assert float(rows[0]["ci95"]) == pytest.approx(4.303 * (13 / 3) ** 0.5)
     assert rows[1]["paper"] == "" and rows[3]["paper"] == "98.3"
     assert (rows[2]["shots"], rows[2]["transductive"]) == ("1", "True")
 

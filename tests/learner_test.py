@@ -717,6 +717,21 @@ def test_examples_that_do_not_fit_are_refused(rng, loss, spoil, message):
         learner.adapt(*spoil(*support(rng)))
 
 
+@pytest.mark.parametrize("end", [
+    [keras.layers.Dense(3, "softmax")],
+    [keras.layers.Dense(3), keras.layers.Activation("softmax")],
+    [keras.layers.Dense(3), keras.layers.Softmax()],
+    [keras.Sequential([keras.Input([4]), keras.layers.Dense(3, "softmax")])]],
+    ids=["dense", "activation", "layer", "model_inside"])
+def test_cross_entropy_takes_logits(rng, end):
+    """Silently it would train through the softmax of a softmax."""
+    model = keras.Sequential([keras.Input([4]), *end])
+    with pytest.raises(InputError, match="a softmax, and cross_entropy takes"):
+        Learner(model).adapt(*support(rng), steps=1)
+    Learner(model, loss=lambda y, p: -keras.ops.log(keras.ops.take_along_axis(
+        p, y[:, None], 1))).adapt(*support(rng), steps=1)
+
+
 def test_a_column_of_outputs_and_a_row_of_targets_do_not_broadcast(rng):
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
     learner, (x, _) = Learner(model, loss=squared_error), support(rng)

@@ -444,6 +444,10 @@ def test_omniglot_equals_a_plain_computation(rng, finn):
 
 def test_dropout_of_rate_zero_is_no_state():
     models.inner_clone(small(keras.layers.Dropout(0.0)))
+    model = small(keras.layers.Dropout(0.5))
+    [layer] = [x for x in model.layers if isinstance(x, keras.layers.Dropout)]
+    layer.rate = 0.0  # What the error says to do with a model that is there.
+    models.inner_clone(model)
 
 
 def test_vectorizes():

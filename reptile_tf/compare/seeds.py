@@ -1,10 +1,14 @@
 """One number of several seeds."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+# Student's t, 97.5 %, for 1, 2, ... degrees of freedom; the last for more.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class OverSeeds:
       mean: over the seeds.
       std: sample standard deviation over the seeds, as the paper's; None for
         one seed, NaN if a run diverged.
-      ci95: of one seed, the 95 % interval over its tasks, if there is one.
+      ci95: half of the 95 % interval: of one seed over its tasks, if there is
+        one; of more, of their mean, by Student's t.
     """
 
     values: tuple[float, ...]
@@ -36,5 +41,6 @@ def over_seeds(values: Sequence[float], ci95: float | None) -> OverSeeds:
     if len(values) == 1:
         return OverSeeds(tuple(values), mean, None, ci95)
     with np.errstate(invalid="ignore"):
-        return OverSeeds(tuple(values), mean,
-                         float(np.std(values, ddof=1)), None)
+        std = float(np.std(values, ddof=1))
+    t = T_975[min(len(values) - 1, len(T_975)) - 1]
+    return OverSeeds(tuple(values), mean, std, t * std / math.sqrt(len(values)))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reptile_tf.compare.seeds import over_seeds
 from reptile_tf.experiments.outcomes import Column, Estimate, Outcome
-
-# Student's t, 97.5 %, for 1, 2, ... degrees of freedom; the last for more.
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ def combination(parts: Sequence[tuple[float, Outcome]], column: Column
     if number == 1:
         interval = math.sqrt(sum((c * o.ci95(column)) ** 2 for c, o in parts))
     else:
-        interval = T_975[min(number - 1, len(T_975)) - 1] * (
-            np.std(values, ddof=1) / math.sqrt(number))
+        interval = over_seeds(values, None).ci95
     return Estimate(float(values.mean()), float(interval))
 
 

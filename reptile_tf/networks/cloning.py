@@ -224,7 +224,8 @@ def _copy_weights(layer, new) -> None:
         pairs = zip([v for v in layer.variables if v.name in ("gamma", "beta")],
                     new.variables, strict=True)
     else:
-        pairs = zip(layer.variables, new.variables, strict=True)
+        # A rate that was set to 0 leaves a seed behind, which is no weight.
+        pairs = zip(layer.weights, new.weights, strict=True)
     for old, copy in pairs:
         copy.assign(old)
         copy.trainable = old.trainable
