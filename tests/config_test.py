@@ -147,6 +147,9 @@ def test_several_queries_are_asked_of_splits_that_are_evaluated():
     with pytest.raises(InputError, match="val/0 has 12 images, 20 are"):
         parse(*flags, "--eval_splits=test").check_data(
             {**few, "val": few["train"]})
+    for no_curve in ("--eval_interval=0", "--meta_iters=0"):
+        parse(*flags, "--eval_splits=test", no_curve).check_data(
+            {**few, "val": few["train"]})
 
 
 def test_what_is_allowed():

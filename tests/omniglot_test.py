@@ -17,6 +17,7 @@ from reptile_tf.datasets.omniglot import OmniglotConfig as Config
 from reptile_tf.datasets.omniglot import download, drawings, forms
 from reptile_tf.datasets.omniglot.download import automatic
 from reptile_tf.datasets.pictures import Changes
+from reptile_tf.datasets.prepared_tfds import tfds_version
 from reptile_tf.errors import InputError
 
 
@@ -321,6 +322,14 @@ def test_no_network_names_three_remedies(tmp_path, monkeypatch):
     for word in ("no route", "--data_dir", "images_evaluation.zip",
                  omniglot.ADDRESS, "--data=synthetic"):
         assert word in str(e.value)
+
+
+def test_the_newest_version_counts_as_a_number(tmp_path):
+    for version in ("3.9.0", "3.10.0", "3.0.1"):
+        folder = tmp_path / "omniglot" / version
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+    assert tfds_version(tmp_path, "omniglot").name == "3.10.0"
 
 
 def test_the_download_goes_to_tfdss_folder(tmp_path, monkeypatch):

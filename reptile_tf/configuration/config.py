@@ -91,6 +91,11 @@ class Config(RunFlags):
         return tuple(splits) if self.eval_splits == "all" else (
             self.eval_splits,)
 
+    def evaluated_splits(self, splits: Iterable[str], curve: str) -> set[str]:
+        """Those, and the learning curve's where there is a curve."""
+        periodic = {curve} if self.meta_iters and self.eval_interval else set()
+        return {*self.final_splits(splits), *periodic}
+
     def check(self) -> None:
         """Raise InputError for combinations that no data could satisfy."""
         require_at_least(1, **self.values_of(

@@ -1,5 +1,6 @@
 """What tensorflow-datasets has prepared in a folder."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -27,5 +28,6 @@ def tfds_version(folder: Path, name: str) -> Path | None:
         versions = [p.parent for p in base.glob("*/dataset_info.json")]
         versions += [base] if (base / "dataset_info.json").exists() else []
         if versions:
-            return max(versions)
+            return max(versions, key=lambda p: [
+                int(number) for number in re.findall(r"\d+", p.name)])
     return None

@@ -1,9 +1,15 @@
 """What results are of, for people: splits, the one reported, the start."""
 
+from collections.abc import Iterable
 from typing import Any
 
 # How people call the classes of a split.
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def curve_split(splits: Iterable[str]) -> str:
+    """Whose learning curve a run draws: val, where there is one, else test."""
+    return "val" if "val" in splits else "test"
 
 
 def reported_rows(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -62,10 +62,8 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
-    splits = {*config.final_splits(source.splits)}
-    if config.meta_iters and config.eval_interval:
-        splits.add(source.curve)
-    for split in sorted(splits - {"train"} if given.trained_on else ()):
+    splits = config.evaluated_splits(source.splits, source.curve) - {"train"}
+    for split in sorted(splits if given.trained_on else ()):
         classes = source.classes(split)
         known = given.trained_on.intersection(classes)
         if known:

@@ -9,6 +9,7 @@ import numpy as np
 from reptile_tf.configuration.config import Config
 from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets import files
+from reptile_tf.datasets.splits import curve_split
 from reptile_tf.errors import InputError, require_at_least
 
 NETWORKS = ("reptile", "maml")
@@ -57,8 +58,7 @@ class ImageConfig(Config):
           labels: for each split, what its classes are called; else their
             numbers.
         """
-        evaluated = {*self.final_splits(splits),
-                     "val" if "val" in splits else "test"}
+        evaluated = self.evaluated_splits(splits, curve_split(splits))
         for split, classes in splits.items():
             names = range(len(classes)) if labels is None else labels[split]
             sizes = (np.shape(examples)[-1] for examples in classes)

@@ -11,6 +11,7 @@ from reptile_tf import tasks
 from reptile_tf.datasets.few_shot.config import ImageConfig
 from reptile_tf.datasets.few_shot.images import ImageData
 from reptile_tf.datasets.few_shot.results import mode_name
+from reptile_tf.datasets.splits import curve_split
 from reptile_tf.datasets.task_source import TaskSource
 from reptile_tf.execution.engine import iterations_per_call
 from reptile_tf.learning.evaluation import Score
@@ -38,7 +39,7 @@ class FewShotImages(TaskSource):
         self.source = data.source
         self.splits = tuple(
             s for s in ("test", "val", "train") if s in data.splits)
-        self.curve = "val" if "val" in data.splits else "test"
+        self.curve = curve_split(data.splits)
         # A variable: without XLA, GPUs look uint8 up in nothing else, and a
         # constant would travel to the host in every call.
         self._images = tf.Variable(
