@@ -12,6 +12,11 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.reptile_tf")
 
 
+def _aside(path: Path) -> Path:
+    """Where a folder is kept until the new one is in its place."""
+    return path.with_name(f".{path.name}.reptile_tf-before")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The path to write in a with block, which becomes `path` at its end.
@@ -22,13 +27,24 @@ def replacing(path: Path) -> Iterator[Path]:
       path: a file, or a folder, which is replaced as a whole by a folder.
     """
     path = path.resolve()  # A link stays, and leads to the new one.
-    temporary = beside(path)
+    temporary, before = beside(path), _aside(path)
     try:
         _remove(temporary)
+        if before.exists() and not path.exists():  # Killed in between.
+            os.rename(before, path)
+        _remove(before)
         yield temporary
         if path.is_dir() and temporary.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            # Removing it takes long, and may fail half-way.
+            os.rename(path, before)
+            try:
+                os.rename(temporary, path)
+            except BaseException:
+                os.rename(before, path)
+                raise
+            _remove(before)
+        else:
+            os.replace(temporary, path)
     except BaseException:
         _remove(temporary)
         raise

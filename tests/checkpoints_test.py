@@ -1,5 +1,8 @@
 """Checkpoints: whole or absent, the last three, corruption passed over."""
 
+import io
+import shutil
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,12 @@ def save(checkpoints, *iterations):
         checkpoints.save(i, {"phi/0": np.full((2, 3), i, np.float32),
                              "t": np.int64(i)},
                          {"sampler": {"state": 2**100 + i}, "note": "ä"})
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def test_round_trip(tmp_path):
@@ -32,8 +41,23 @@ def test_the_last_three_are_kept(tmp_path):
     assert len([*tmp_path.iterdir()]) == 3
 
 
+def test_files_of_other_names_are_the_users(tmp_path):
+    """A copy beside them is neither gone on from nor removed."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    mine = [tmp_path / f"checkpoint-{name}.npz" for name in (
+        "best", "000000001 2", "000000001-mine", "999")]
+    for path in mine:
+        shutil.copy(checkpoints.paths()[0], path)
+    save(checkpoints, 2, 3, 1_000_000_000, 999_999_999)
+    assert checkpoints.iterations() == [3, 999_999_999, 1_000_000_000]
+    assert checkpoints.load(print)[0]["t"] == 1_000_000_000
+    assert all(path.exists() for path in mine)
+
+
 @pytest.mark.parametrize("damage", [
     lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b"junk" * 50,
+    lambda b: npy(np.zeros(3)),
     lambda b: b[:120] + bytes([b[120] ^ 1]) + b[121:]])
 def test_a_corrupt_newest_one_is_passed_over_and_said(tmp_path, damage):
     checkpoints, said = Checkpoints(tmp_path), []

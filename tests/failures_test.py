@@ -1,7 +1,9 @@
 """Failures of the machine become one line; what was saved stays."""
 
+import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -104,6 +106,45 @@ def test_what_replaces_is_whole_or_not_there(tmp_path):
         temporary.mkdir()
     assert file.read_text() == "new" and not [*folder.iterdir()]
     assert len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("broken", ["second_rename", "removal"])
+def test_a_replaced_folder_is_never_lost(tmp_path, monkeypatch, broken):
+    """Not by Ctrl-C, a mount point or a folder that cannot be removed."""
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = os.rename
+
+    def interrupted(source, target):
+        if target == folder and source == beside(folder):
+            raise KeyboardInterrupt
+        rename(source, target)
+    if broken == "second_rename":
+        monkeypatch.setattr(os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt), replacing(folder) as temporary:
+            temporary.mkdir()
+        assert [p.name for p in tmp_path.rglob("*")] == ["b", "old"]
+        return
+
+    def killed(path, ignore_errors=False):
+        if (path / "old").exists():
+            (path / "old").unlink()
+            raise KeyboardInterrupt
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt), replacing(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert [p.name for p in folder.iterdir()] == ["new"]
+
+
+def test_a_folder_that_a_killed_process_had_set_aside_is_put_back(tmp_path):
+    folder = tmp_path / "b"
+    (tmp_path / ".b.reptile_tf-before").mkdir()
+    (tmp_path / ".b.reptile_tf-before" / "old").touch()
+    with pytest.raises(KeyError), replacing(folder):
+        raise KeyError
+    assert [p.name for p in tmp_path.rglob("*")] == ["b", "old"]
 
 
 def test_without_a_folder_for_temporary_files_it_starts(monkeypatch):

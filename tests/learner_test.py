@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import warnings
 
@@ -597,6 +598,33 @@ class Scaled(keras.layers.Layer):
         return 2 * x
 
 
+@pytest.mark.parametrize("name, damage", [
+    ("learner.json", lambda b: b[:len(b) // 2]),
+    ("learner.json", lambda b: b"[]"),
+    ("learner.json", lambda b: b.replace(b'"inner"', b'"outer"')),
+    ("learner.json", lambda b: b.replace(b'"frozen": [', b'"frozen": [999,')),
+    ("model.keras", lambda b: b[:len(b) // 2]),
+    ("model.keras", lambda b: b.replace(b"config.json", b"config.jsen")),
+    ("variables/variables.index", lambda b: b[:9])])
+def test_a_damaged_learner_is_one_error(tmp_path, name, damage):
+    """With no advice to switch Keras's protection off."""
+    classifier().save(tmp_path)
+    file = tmp_path / name
+    content = damage(file.read_bytes())
+    assert content != file.read_bytes()
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="copy the whole folder") as error:
+        Learner.load(tmp_path)
+    assert "unsafe" not in str(error.value)
+
+
+def test_where_a_disk_is_mounted_is_no_place(monkeypatch, tmp_path):
+    """Found before a training, not when the folder cannot be replaced."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path)
+    with pytest.raises(InputError, match="mounted.*/initialization"):
+        classifier().save(tmp_path)
+
+
 @pytest.mark.parametrize("layer", [
     Scaled(), keras.layers.Lambda(lambda x: 2 * x, output_shape=(WAYS,))])
 def test_what_keras_does_not_know_is_to_be_registered(tmp_path, layer):
@@ -605,7 +633,9 @@ def test_what_keras_does_not_know_is_to_be_registered(tmp_path, layer):
     with warnings.catch_warnings():  # Keras's own, of the lambda.
         warnings.simplefilter("ignore")
         Learner(model).save(tmp_path / "saved")
-    with pytest.raises(InputError, match="register_keras_serializable"):
+    remedy = ("register_keras_serializable" if isinstance(layer, Scaled)
+              else "a lambda is code.*enable_unsafe_deserialization")
+    with pytest.raises(InputError, match=remedy):
         Learner.load(tmp_path / "saved")
     with keras.saving.custom_object_scope({"Scaled": Scaled}):
         if isinstance(layer, Scaled):

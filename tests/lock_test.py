@@ -27,6 +27,14 @@ sys.stdin.read()
 """
 
 
+def test_a_link_in_its_place_is_not_written_over(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "in-use").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match="in-use is a link.*remove it"):
+        Lock(tmp_path / "in-use").acquire()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def test_a_second_process_is_told_who_is_there_and_not_of_a_killed_one(
         tmp_path):
     path = tmp_path / "in-use"

@@ -44,6 +44,15 @@ def hand_made(bits, colour_type, rows, transparent=b"", palette=b""):
         chunk(b"IEND", b"")))
 
 
+@pytest.mark.parametrize("format", ["EPS", "PPM", "PCX"])
+def test_no_other_formats_are_opened(format):
+    """PostScript would be run by Ghostscript."""
+    content = encode(Image.fromarray(coloured()), format)
+    Image.open(io.BytesIO(content))
+    with pytest.raises(ValueError, match="no image that is read here.*JPEG"):
+        decode(content, "RGB")
+
+
 def test_plain_images_are_pillows_pixels():
     image = Image.fromarray(coloured())
     for name, content in {

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import types
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,23 @@ def test_another_users_checkout_is_read(alone, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(file))
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert provenance.commit() == commit
+
+
+def test_settings_of_somebody_elses_repository_are_not_followed(
+        alone, monkeypatch):
+    """One above an installed package: git would run what it says."""
+    file, _ = repository(alone / "code", "ours")
+    script = alone / "run.sh"
+    script.write_text(f"#!/bin/sh\ntouch {alone / 'ran'}\n")
+    script.chmod(0o755)
+    git(alone / "code", "config", "core.fsmonitor", str(script))
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    stat, root = Path.stat, alone / "code" / ".git"
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (
+        types.SimpleNamespace(st_uid=stat(file).st_uid + 1)
+        if path == root else stat(path, **how)))
+    assert provenance.commit() == reptile_tf.__version__
+    assert not (alone / "ran").exists()
 
 
 def test_without_a_commit_the_version_is_told(alone, monkeypatch):

@@ -24,6 +24,8 @@ _UPRIGHT = {
 # PNG's transparent colour has the file's bits, Pillow's pixels have 8.
 _TO_EIGHT_BITS = {"L;2": lambda key: 85 * key, "L;4": lambda key: 17 * key,
                   "RGB;16B": lambda key: key >> 8}
+# Not what else Pillow opens, such as PostScript, which is a program.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
 _LOCK = threading.Lock()
 
 
@@ -93,14 +95,15 @@ def _open(content: bytes | np.ndarray) -> Image.Image:
         raise ValueError("the file is empty")
     with _quiet():
         try:
-            return Image.open(io.BytesIO(content))
+            return Image.open(io.BytesIO(content), formats=FORMATS)
         except (Image.DecompressionBombWarning,
                 Image.DecompressionBombError) as e:
             raise ValueError(
                 f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make "
                 "it smaller") from e
         except Image.UnidentifiedImageError as e:
-            raise ValueError("it is no image that Pillow knows") from e
+            raise ValueError("it is no image that is read here ("
+                             f"{', '.join(FORMATS)})") from e
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from reptile_tf.execution.engine import Engine, choose
-from reptile_tf.learning import saved_learner
+from reptile_tf.learning import saved_learner, tflite
 from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
 from reptile_tf.learning.adapted import Adapted
 from reptile_tf.learning.evaluation import (
@@ -227,8 +227,8 @@ class Learner:
 
     def save_tflite(self, file: str | Path) -> None:
         """Write adapt_and_predict for TensorFlow Lite
-        (`saved_learner.save_tflite`)."""
-        saved_learner.save_tflite(self, Path(file).expanduser())
+        (`tflite.save`)."""
+        tflite.save(self, Path(file).expanduser())
 
     @classmethod
     def load(cls, directory: str | Path, loss: Loss | None = None

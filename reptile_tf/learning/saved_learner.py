@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import re
+import os
 import shutil
-import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,46 +67,13 @@ def save(learner, directory: Path) -> None:
         (temporary / SETTINGS).write_text(settings)
 
 
-def save_tflite(learner, file: Path) -> None:
-    """Write adapt_and_predict for TensorFlow Lite, in its own operations.
-
-    Args:
-      learner: a `learner.Learner`.
-      file: replaced if it is there.
+def copy(source: Path, directory: Path) -> None:
+    """Copy what `save` wrote, without what else lies there.
 
     Raises:
-      InputError: a layer that TensorFlow Lite cannot compute with, or take
-        the gradient of; a folder that is not there, or is in the file's place.
+      InputError: something else is in the place of the copy.
     """
-    name = "adapt_and_predict"
-    if not file.parent.is_dir():
-        raise InputError(f"{file.parent} is not a folder: make it first")
-    if file.is_dir():
-        raise InputError(f"{file} is a folder: name a file, such as "
-                         f"{file / 'adapt.tflite'}")
-    module = Initialization(learner, "lite")
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(
-            module, folder, {name: module.adapt_and_predict
-                             .get_concrete_function(
-                                 *module.adaptation_signature())})
-        try:
-            content = tf.lite.TFLiteConverter.from_saved_model(
-                folder, signature_keys=[name]).convert()
-        except Exception as e:  # The converter's own class is private.
-            missing = re.search(r"(?:Select|Custom) [Oo]ps: (.*)", str(e))
-            if not missing:
-                raise
-            raise InputError(
-                f"TensorFlow Lite has no {missing.group(1)}, which the model "
-                "or its gradient needs: it takes Dense, Conv2D, "
-                "MaxPooling2D, ReLU, tanh and normalizations") from e
-    with replacing(file) as temporary:
-        temporary.write_bytes(content)
-
-
-def copy(source: Path, directory: Path) -> None:
-    """Copy what `save` wrote, without what else lies there."""
+    require_replaceable(directory)
     with replacing(directory) as temporary:
         temporary.mkdir()
         for path in source.iterdir():
@@ -126,6 +93,10 @@ def require_replaceable(directory: Path) -> None:
             f"initialization, or none ({more}): name a folder that is new, "
             "empty, or an initialization to replace, move what is yours "
             "elsewhere")
+    if directory.is_dir() and os.path.ismount(directory):
+        raise InputError(f"{directory} is where a disk is mounted, and cannot "
+                         f"be replaced: name a folder in it, such as "
+                         f"{directory / 'initialization'}")
     if directory.resolve() == Path.cwd():
         raise InputError(f"{directory} is the folder that you are in, which "
                          "would be replaced: name one in it")
@@ -167,12 +138,17 @@ def load(directory: Path, loss: Loss | None = None
     """
     try:
         settings = json.loads((directory / SETTINGS).read_text())
+        name, inner = settings["loss"], {**settings["inner"]}
+        adaptation = {**settings["adaptation"]}
+        adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
     except OSError as e:
         raise InputError(
             f"{directory} holds no learner ({SETTINGS}: {e.strerror}): give "
             "the folder that Learner.save wrote, or a run's initialization"
         ) from e
-    name = settings["loss"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{directory / SETTINGS} is not whole "
+                         f"({first_line(e)}): copy the whole folder") from e
     own = LOSSES.get(name)
     # Another loss may have targets of another form.
     target = settings.get("target") if loss in (None, own) or not own else None
@@ -180,38 +156,46 @@ def load(directory: Path, loss: Loss | None = None
     if loss is None:
         raise InputError(f"{directory} was saved with a loss of your own, "
                          f"{name!r}: give it, Learner.load(directory, loss)")
-    adaptation = settings["adaptation"]
-    adaptation["smaller"] = tuple(map(tuple, adaptation["smaller"]))
-    if not (directory / KERAS_FILE).exists():
-        raise InputError(f"{directory} has no {KERAS_FILE}, which Learner.save "
-                         "wrote: copy the whole folder")
+    model = _model(directory / KERAS_FILE)
     try:
-        model = keras.models.load_model(directory / KERAS_FILE)
-    except (TypeError, ValueError) as e:
-        raise InputError(
-            f"{directory / KERAS_FILE} cannot be read "
-            f"({first_line(e)}): register layers and "
-            "functions of your own before, by the decorator "
-            "keras.saving.register_keras_serializable(); for a lambda call "
-            "keras.config.enable_unsafe_deserialization()") from e
-    for i in settings.get("frozen", ()):
-        model.weights[i].trainable = False
-    try:
-        variables = tf.train.load_checkpoint(
-            str(directory / "variables" / "variables"))
-    except (tf.errors.OpError, ValueError) as e:
-        raise InputError(f"{directory} has no variables that can be read "
-                         f"({first_line(e)}): copy the whole folder") from e
-    try:
-        inner = InnerConfig(**settings["inner"])
-        adaptation = AdaptConfig(**adaptation)
+        inner, adaptation = InnerConfig(**inner), AdaptConfig(**adaptation)
     except TypeError as e:
         raise InputError(f"{directory} was written by a newer reptile_tf "
                          f"({first_line(e)}): install that one") from e
+    try:
+        for i in settings.get("frozen", ()):
+            model.weights[i].trainable = False
+        state = _state(tf.train.load_checkpoint(
+            str(directory / "variables" / "variables")))
+    except (tf.errors.OpError, ValueError, IndexError) as e:
+        raise InputError(f"{directory} has no variables that can be read "
+                         f"({first_line(e)}): copy the whole folder") from e
     return model, Saved(
-        inner, adaptation, loss,
-        target and tf.TensorSpec(**target), _state(variables),
+        inner, adaptation, loss, target and tf.TensorSpec(**target), state,
         frozenset(settings.get("trained_on", "").split()))
+
+
+def _model(file: Path) -> keras.Model:
+    """The model of a Keras file."""
+    if not file.exists():
+        raise InputError(f"{file.parent} has no {file.name}, which "
+                         "Learner.save wrote: copy the whole folder")
+    try:
+        return keras.models.load_model(file)
+    except (TypeError, ValueError, KeyError, OSError,
+            zipfile.BadZipFile) as e:
+        if not zipfile.is_zipfile(file) or not isinstance(
+                e, (TypeError, ValueError)):
+            remedy = "copy the whole folder"
+        elif "lambda" in str(e).lower():
+            remedy = ("a lambda is code, which runs: if you trust the file, "
+                      "call keras.config.enable_unsafe_deserialization()")
+        else:
+            remedy = ("register layers and functions of your own before, by "
+                      "the decorator "
+                      "keras.saving.register_keras_serializable()")
+        raise InputError(f"{file} cannot be read ({first_line(e)}): {remedy}"
+                         ) from e
 
 
 def _state(variables: Any) -> InnerState:

@@ -21,6 +21,7 @@ from reptile_tf.whole_files import replacing
 
 KEEP = 3
 _META = "meta"
+_NAME = re.compile(r"checkpoint-(\d{9,})\.npz")
 
 
 class Checkpoints:
@@ -37,8 +38,9 @@ class Checkpoints:
         self.directory = Path(directory)
 
     def paths(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return sorted(self.directory.glob("checkpoint-*.npz"))
+        """The checkpoints, oldest first; files of other names are no one's."""
+        return sorted((p for p in self.directory.glob("checkpoint-*.npz")
+                       if _NAME.fullmatch(p.name)), key=_iteration)
 
     def save(self, iteration: int, arrays: dict[str, np.ndarray],
              meta: dict[str, Any]) -> Path:
@@ -83,8 +85,8 @@ class Checkpoints:
                         opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
                 meta = json.loads(str(arrays.pop(_META)))
-            except (OSError, ValueError, KeyError, EOFError, RuntimeError,
-                    zipfile.BadZipFile, zlib.error) as e:
+            except (OSError, ValueError, KeyError, TypeError, EOFError,
+                    RuntimeError, zipfile.BadZipFile, zlib.error) as e:
                 warn(f"{path} is corrupt ({type(e).__name__}: {e}); using "
                      "the checkpoint before it")
                 continue
@@ -97,4 +99,8 @@ class Checkpoints:
 
     def iterations(self) -> list[int]:
         """Iterations of the checkpoints, ascending."""
-        return [int(re.findall(r"\d+", p.stem)[-1]) for p in self.paths()]
+        return [_iteration(p) for p in self.paths()]
+
+
+def _iteration(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])

@@ -1,5 +1,6 @@
 """One process at a time in a run's folder."""
 
+import errno
 import json
 import os
 import socket
@@ -80,7 +81,13 @@ class Lock:
         Whether it is locked, too: some disks have no locks.
         """
         while True:
-            file = open(self.path, "a+")
+            try:
+                file = open(self.path, "a+", opener=_no_link)
+            except OSError as e:
+                if e.errno == errno.ELOOP:
+                    raise InputError(f"{self.path} is a link, and would be "
+                                     "written over: remove it") from e
+                raise
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -117,6 +124,11 @@ class Lock:
                 os.utime(self.path)
             except OSError:
                 pass  # A disk that is away for a while, or a folder removed.
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opened to be written over, so not another file by a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _machine() -> str:

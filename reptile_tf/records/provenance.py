@@ -58,11 +58,16 @@ def code() -> int:
 def commit() -> str:
     """The commit of this code, "-dirty" if changed; else its version."""
     here = Path(__file__).resolve()
+    root = next((p for p in here.parents if (p / ".git").exists()), None)
+    # A repository's settings are commands that git runs: of one above the
+    # code, of somebody who could not change the code, none are read.
+    if root is None or (root / ".git").stat().st_uid != here.stat().st_uid:
+        return reptile_tf.__version__
     try:
         def git(*words):
             return subprocess.run(
                 # Another user's checkout, as in a container, is read too.
-                ["git", "-c", "safe.directory=*", "-C", str(here.parent),
+                ["git", "-c", f"safe.directory={root}", "-C", str(here.parent),
                  *words], check=True, text=True,
                 capture_output=True).stdout.strip()
         if not git("ls-files", here.name):

@@ -59,5 +59,5 @@ class MiniImageNetConfig(ImageConfig):
         """The folder of decoded images."""
         if self.cache_dir:
             return Path(self.cache_dir)
-        return Path(os.environ.get("XDG_CACHE_HOME",
-                                   Path.home() / ".cache")) / "reptile_tf"
+        return Path(os.environ.get("XDG_CACHE_HOME")  # It may be empty.
+                    or Path.home() / ".cache") / "reptile_tf"

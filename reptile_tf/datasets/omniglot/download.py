@@ -62,7 +62,7 @@ def automatic(
 ) -> tuple[Iterable[Drawing], str]:
     """tensorflow-datasets' own folder, else its download."""
     folder = Path(os.path.expanduser(os.environ.get(
-        "TFDS_DATA_DIR", "~/tensorflow_datasets")))
+        "TFDS_DATA_DIR") or "~/tensorflow_datasets"))
     if not (folder.is_dir() and tfds_version(folder, NAME)):
         try:
             (probe or reachable)(ADDRESS + ARCHIVES[0])
