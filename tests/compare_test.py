@@ -576,6 +576,9 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
     (broken / "result.json").write_text(whole[:77])
     other = make(tmp_path / "other", omniglot, rows, seed=4)
     (other / "result.json").write_text('{"ways": 5}')
+    for name, value in (("a", {"tasks": "x"}), ("b", {"accuracy": None}),
+                        ("c", {"ci95": "0.1"})):
+        make(tmp_path / name, omniglot, [{**rows[0], **value}], seed=8)
     odd = make(tmp_path / "odd", omniglot, rows, seed=6) / "flags.cfg"
     odd.write_text(odd.read_text().replace("=100000", "=1e5"))
     (make(tmp_path / "bare", omniglot, rows, seed=5) / "flags.cfg").unlink()
@@ -594,6 +597,9 @@ def test_what_is_not_counted_is_named(tmp_path, capsys):
     assert reasons.pop("broken").startswith("result.json is not whole (JSON")
     assert reasons.pop("other").startswith(
         "result.json is not whole (KeyError: 'algorithm')")
+    for name, what in (("a", "tasks is 'x'"), ("b", "accuracy is None"),
+                       ("c", "ci95 is '0.1'")):
+        assert f"not whole (TypeError: {what})" in reasons.pop(name)
     assert reasons.pop("odd").startswith("flags.cfg is not whole (invalid")
     assert reasons.pop("bare").startswith("has no flags.cfg")
     assert reasons.pop("closed").startswith("result.json cannot be read ([Err")
@@ -685,6 +691,22 @@ def test_the_figure(three, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(three.parent))
     compare.show([f"~/{three.name}"], figure="~/curves.png")
     assert (three.parent / "curves.svg").exists()
+
+
+def test_names_are_no_mathematics_and_no_markup(tmp_path, capsys):
+    """A folder may be called anything; as mathematics x_a_b is an error."""
+    rows = images(shots_1t=0.5)
+    for name in ("x_a_b", "y"):
+        folder = make(tmp_path / name, omniglot, rows, source=f"a${name}$",
+                      init=f"/a|{name}$_b_c$")
+        (folder / "metrics.csv").write_text(
+            "iteration,split,metric,value\n"
+            "50,val,accuracy_1shot_transductive,0.5\n")
+    compare.show([tmp_path], "markdown", tmp_path / "a.png")
+    table = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert any(r"init=/a\|x_a_b$_b_c$" in line for line in table)
 
 
 class Page(HTMLParser):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,19 @@ def extent(ink):
 
 def strokes(lists):
     return [np.array(s, float).reshape(-1, 2) for s in lists]
+
+
+def test_a_client_that_sends_half_and_waits_is_dropped_in_silence(
+        serving, monkeypatch, capfd):
+    monkeypatch.setattr(server.Handler, "timeout", 0.1)
+    host, port = serving.server_address[:2]
+    with socket.create_connection((host, port), 60) as client:
+        client.sendall(
+            f"POST /answer HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            .replace("/answer", next(iter(serving.answers.posts))).encode())
+        assert client.recv(1000) == b""
+    assert capfd.readouterr().err == ""
 
 
 # The pipeline.

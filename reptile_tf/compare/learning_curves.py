@@ -64,7 +64,8 @@ def save(runs: Sequence[Run], path: Path) -> list[Path]:
                          "--eval_interval=0 or --meta_iters=0")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return plotting.save(_draw(panels), path.parent, path.stem)
+        with plotting.plain_text():
+            return plotting.save(_draw(panels), path.parent, path.stem)
     except OSError as e:
         raise InputError(f"--figure={path} cannot be written ({e})") from e
 

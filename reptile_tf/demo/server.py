@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer(body_of(self._content())))
         except InputError as e:
             self._refuse(HTTPStatus.BAD_REQUEST, str(e))
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):  # The page is gone.
             raise
         except Exception:
             traceback.print_exc()

@@ -2,6 +2,7 @@
 
 import json
 from itertools import chain, zip_longest
+from types import NoneType
 from typing import Any
 
 
@@ -15,10 +16,14 @@ def check_result(result: dict[str, Any]) -> None:
             raise TypeError(f"{name} is {result[name]!r}")
     for row in result["results"] + result["untrained"]:
         value = "mse" if "mse" in row else "accuracy"
-        for name in ("split", "tasks", value, "ci95", *(
-                ("points", "steps") if value == "mse"
-                else ("shots", "transductive"))):
-            row[name]
+        number = (int, float)
+        for name, kind in (
+                ("split", str), ("tasks", int), (value, number),
+                ("ci95", (*number, NoneType)), *(
+                    (("points", int), ("steps", int)) if value == "mse"
+                    else (("shots", int), ("transductive", bool)))):
+            if not isinstance(row[name], kind):
+                raise TypeError(f"{name} is {row[name]!r}")
 
 
 def same_numbers(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """What all figures share: colours, curves with bands, the two files."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 def require(feature: str) -> None:
     """Raise InputError where Matplotlib is missing, which the feature needs."""
     of_extra("matplotlib", "plots", feature)
+
+
+def plain_text() -> AbstractContextManager[None]:
+    """In which $ is a letter, as in paths, and no mathematics."""
+    return matplotlib.rc_context({"text.parse_math": False})
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

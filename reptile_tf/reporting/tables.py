@@ -12,9 +12,16 @@ _MARKDOWN = TableFormat(
     datarow=DataRow("| ", " | ", " |"), padding=0, with_header_hide=None)
 
 
+def _escaped(cell: str) -> str:
+    """What would end a cell or a row, as in a path."""
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]
                    ) -> list[str]:
     """Lines: the header, the rule below it, a line for each row."""
+    header, *rows = [[_escaped(cell) for cell in row]
+                     for row in (header, *rows)]
     return tabulate(
         rows, header, _MARKDOWN, disable_numparse=True, stralign=None,
         preserve_whitespace=True).splitlines()
