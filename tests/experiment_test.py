@@ -32,6 +32,7 @@ from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import command_line as experiment
+from reptile_tf.runs import experiment as experiment_parts
 from reptile_tf.runs import resuming, training
 
 # For tests of what is around training and evaluation.
@@ -93,7 +94,8 @@ def test_result_json(finished):
     result = json.loads((finished[0] / "result.json").read_text())
     assert set(result) == {
         "algorithm", "dataset", "data_source", "ways", "shots", "seed",
-        "meta_iters", "commit", "code", "versions", "device", "num_threads",
+        "meta_iters", "trained_with", "commit", "code", "versions", "device",
+        "num_threads",
         "onednn", "tf32", "deterministic", "replicas", "wall_seconds",
         "results", "untrained"}
     assert result["shots"] == [1, 2] and result["meta_iters"] == 12
@@ -406,6 +408,25 @@ def test_the_seconds_before_an_interruption_count(tmp_path):
     result = json.loads((run / "result.json").read_text())
     assert 5000 <= checkpoints.load(print)[1]["elapsed"] < 5600
     assert 5000 <= result["wall_seconds"] < 5600
+
+
+def test_the_commits_that_trained_are_told_from_the_one_that_evaluated(
+        tmp_path, capsys, monkeypatch):
+    def result(commit, *flags):
+        monkeypatch.setattr(experiment_parts, "commit", lambda: commit)
+        assert main(tmp_path, *SHORT, "--eval_interval=1", *flags) == 0
+        found = json.loads((tmp_path / "result.json").read_text())
+        return found["trained_with"], found["commit"]
+
+    assert result("a") == (["a"], "a")
+    newest = Checkpoints(tmp_path / "checkpoints").paths()[-1]
+    newest.unlink()
+    (tmp_path / "result.json").unlink()
+    assert "of commit" not in capsys.readouterr().out
+    assert result("b") == (["a", "b"], "b")
+    assert ("warning: trained with the code of commit a so far, now b"
+            in capsys.readouterr().out)
+    assert result("c", "--pretrained") == (["a", "b"], "c")
 
 
 def test_the_test_split_alone(tmp_path):

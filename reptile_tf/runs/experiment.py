@@ -30,6 +30,7 @@ class Experiment:
       source, trainer, evaluator, sampler: what it runs.
       start: what it starts from.
       commit, code: that run; the files may change meanwhile.
+      commits: that the meta-iterations so far were made with.
       rng: the sampler's whole state.
       fingerprint: of the data.
       elapsed: seconds of the run before this process.
@@ -43,6 +44,7 @@ class Experiment:
         self.replicas = replicas or Replicas()
         self.dataset, self.config = dataset, config
         self.commit, self.code = commit(), code()
+        self.commits: list[str] = []
         self.directory, self.log = directory, log
         self.progress = progress or Progress()
         self.elapsed, self.evaluated = 0.0, 0

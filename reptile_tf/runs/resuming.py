@@ -18,6 +18,7 @@ def save(run: Experiment) -> None:
             "evaluated": run.evaluated,
             "elapsed": run.seconds(),
             "data": run.fingerprint,
+            "commits": run.commits,
             "environment": run.environment()})
     run.last_save = time.monotonic()
 
@@ -65,6 +66,7 @@ def _load(run: Experiment) -> None:
     run.trainer.load_state_dict(arrays)
     run.rng.bit_generator.state = meta["sampler"]
     run.elapsed, run.evaluated = meta["elapsed"], meta["evaluated"]
+    run.commits = meta.get("commits", ["unknown"])
     if not run.config.pretrained:
         run.directory.reset_metrics(meta["metrics"])
     run.log.info("going on from meta-iteration %s",

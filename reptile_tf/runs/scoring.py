@@ -93,7 +93,7 @@ def final(run: Experiment, interrupts: Interrupts
         "shots": list(c.shots), "seed": c.seed,
         **({"init": c.init, "start_checksum": f"{start:08x}"} if c.init
            else {}),
-        "meta_iters": iteration, **made_by,
+        "meta_iters": iteration, "trained_with": run.commits, **made_by,
         "wall_seconds": round(run.seconds(), 1),
         **run.source.facts(lambda x: learner.inner_loop.outputs(
             learner.weights, tf.convert_to_tensor(x))), **rows}, scored

@@ -17,6 +17,11 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
     c, trainer = run.config, run.trainer
     calls = trainer.train(run.sampler, c.eval_interval)
     timed, spent, counted, done = 0, 0.0, 0, trainer.iteration
+    if done < c.meta_iters and run.commit not in run.commits[-1:]:
+        if run.commits:
+            run.log.warning("warning: trained with the code of commit %s so "
+                            "far, now %s", run.commits[-1], run.commit)
+        run.commits.append(run.commit)
     with run.progress.bar(run.log, c.meta_iters, done, "it") as bar:
         while True:
             _evaluate_if_due(run, done, interrupts)
