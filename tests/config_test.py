@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reptile_tf.configuration import flags
+from reptile_tf.configuration import checks, flags
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.errors import InputError
 
@@ -150,6 +150,27 @@ def test_several_queries_are_asked_of_splits_that_are_evaluated():
     for no_curve in ("--eval_interval=0", "--meta_iters=0"):
         parse(*flags, "--eval_splits=test", no_curve).check_data(
             {**few, "val": few["train"]})
+
+
+@pytest.mark.parametrize("flags, want", [
+    ([], []),
+    (["--classes=9"], ["in training 1 step of 5 examples see 5 of a support "
+                       "set of 9: .*inner_batch"]),
+    (["--shots=3", "--eval_iters=2", "--eval_batch=7"],
+     ["in evaluation 2 steps of 7 examples see 14 of a support set of 15: "
+      ".*eval_batch"]),
+    (["--shots=3", "--eval_iters=0"], []),
+    (["--shots=3", "--eval_iters=3"], []),
+    (["--tail_shots=0", "--algorithm=reptile", "--inner_iters=1"], [])])
+def test_examples_that_no_step_sees_are_told(flags, want):
+    """As of a published flagfile at other ways or shots."""
+    config = parse("--algorithm=fomaml", "--train_shots=2", "--tail_shots=1",
+                   "--inner_batch=5", "--inner_iters=2", "--shots=1",
+                   "--eval_batch=5", "--eval_iters=3", *flags)
+    got = checks.unseen_examples(config)
+    assert len(got) == len(want)
+    for line, pattern in zip(got, want, strict=True):
+        assert re.match(pattern, line), line
 
 
 def test_what_is_allowed():

@@ -429,9 +429,11 @@ def test_the_commits_that_trained_are_told_from_the_one_that_evaluated(
     assert result("c", "--pretrained") == (["a", "b"], "c")
 
 
-def test_the_test_split_alone(tmp_path):
+def test_the_test_split_alone(tmp_path, capsys):
     assert main(tmp_path / "run", *UNTRAINED, "--val_classes=3",
                 "--shots=1,3", "--eval_splits=test") == 0
+    assert "warning: in evaluation 1 step of 5 examples see 5 of a support " \
+        "set of 9" in capsys.readouterr().out
     result = json.loads((tmp_path / "run/result.json").read_text())
     for rows in (result["results"], result["untrained"]):
         assert [(r["split"], r["shots"]) for r in rows] == [

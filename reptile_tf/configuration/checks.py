@@ -1,4 +1,4 @@
-"""Combinations of flags that no data could satisfy.
+"""Combinations of flags that no data could satisfy, or nobody means.
 
 Each takes a `config.Config`.
 """
@@ -55,6 +55,28 @@ def check_replacement(config) -> None:
                 f"{name}={batch} with --replacement is drawn without "
                 f"repeats from {most} examples: use {most} or fewer, or "
                 "--noreplacement")
+
+
+def unseen_examples(config) -> list[str]:
+    """Where support sets are larger than what their inner steps see.
+
+    Of training tasks those with a tail set apart: without one, examples are
+    drawn for the steps alone.
+    """
+    sets = [("evaluation", config.ways * shots, config.eval_iters, batch,
+             "--eval_batch or --eval_iters")
+            for shots, batch in config.evaluations() if config.eval_iters]
+    if config.tail_shots:
+        sets.insert(0, (
+            "training", config.ways * (
+                config.task.train_shots - config.tail_shots),
+            config.inner_iters - 1, config.inner_batch,
+            "--inner_batch or --inner_iters"))
+    return [
+        f"in {where} {steps} step{'s' * (steps > 1)} of {batch} examples see "
+        f"{steps * batch} of a support set of {size}: with a larger {flags} "
+        "they see all" for where, size, steps, batch, flags in sets
+        if steps * batch < size]
 
 
 def as_text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from reptile_tf.configuration.checks import unseen_examples
 from reptile_tf.configuration.config import Config
 from reptile_tf.errors import InputError
 from reptile_tf.execution import devices
@@ -95,6 +96,8 @@ def _run(dataset, config: Config, directory: RunDirectory,
                         "export")
         return report(dataset, finished, log)
     _log_devices(log)
+    for line in unseen_examples(config):
+        log.warning("warning: %s", line)
     with Interrupts(replicas.maximum) as interrupts:
         interrupts.at_once = True
         experiment = Experiment(dataset, config, directory, log, progress,
