@@ -129,6 +129,9 @@ def forks(demo):
                  + "\nassert logits.shape == (2, 5)"],
         "own": ["-c", examples("README.md", "Your own model and tasks")
                 + examples("docs/own-models.md", "A loop of your own")],
+        "rule": ["-c", examples("docs/own-models.md", "A rule of your own"),
+                 "--algorithm=half", "--data=synthetic", "--noexport", *DEMO,
+                 "--run_dir=runs/half"],
         "arrays": ["-c", "".join(
             "\n" + examples("docs/own-models.md", section)
             for section in ("Your own arrays", "A long training"))
@@ -188,6 +191,14 @@ def test_the_library_example_runs_and_is_short(demo, forks):
     mean, interval = map(float, output.split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
     assert (demo[0] / "runs/own/model.keras").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_ones_own_rule_runs(forks, demo):
+    status, output = forks["rule"]
+    assert status == 0, output
+    result = json.loads((demo[0] / "runs/half/result.json").read_text())
+    assert result["algorithm"] == "half"
 
 
 @pytest.mark.slow

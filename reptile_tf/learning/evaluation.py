@@ -129,7 +129,7 @@ class Evaluator:
     """Adapts to and scores tasks, several in one compiled call.
 
     Args:
-      inner_loop: U^k (`MetaTrainer.inner_loop`).
+      inner_loop: U^k (`Learner.inner_loop`).
       engine: how tasks are mapped.
       lookup: what the tasks hold -> inputs of the network.
       modes: the transductive settings to score, each at the same W.

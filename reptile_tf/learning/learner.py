@@ -51,7 +51,7 @@ class Learner:
     Attributes:
       phi: keras.Variables; a GradientTape watches them.
       state: the (v, t) that every adaptation starts from.
-      inner_loop: U^k under the engine, as the rules take it.
+      inner_loop: U^k under the engine.
       architecture: the copy, of stock layers, not at phi as `model` is.
       trained_on: checksums of the classes that a run trained phi on.
 

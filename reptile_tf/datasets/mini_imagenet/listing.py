@@ -89,4 +89,6 @@ def missing_part(folder: Path, names: tuple[str, ...], what: str) -> None:
         files.refuse_dead_links(*(folder / n for n in missing))
         raise InputError(
             f"--data_dir={folder} holds {what} but not "
-            f"{' and '.join(missing)}: copy all of {', '.join(names)}")
+            f"{' and '.join(missing)}: copy all of {', '.join(names)}"
+            + ("; of your own images set some classes apart for each"
+               if names == SPLITS else ""))
