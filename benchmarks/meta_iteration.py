@@ -131,7 +131,7 @@ def config_of(dataset: str, ways: int, flags: Sequence[str]) -> Config:
         f"--flagfile={ROOT}/configs/{CONFIGS[dataset][ways]}.cfg",
         "--data_dir=random images"]
     return flag_parser.parse(["", *flagfile, *flags], module.CONFIG,
-                             module.DEFAULTS)
+                             module.DEFAULTS, module.BY_ALGORITHM)
 
 
 def source_of(dataset: str, ways: int, flags: Sequence[str],

@@ -11,6 +11,7 @@ from pathlib import Path
 from reptile_tf import shipped
 from reptile_tf.errors import InputError
 from reptile_tf.learning.learner import Learner
+from reptile_tf.learning.losses import Loss
 
 FOLDER = shipped.folder("initializations")
 CHECKSUMS = "SHA256SUMS"
@@ -44,15 +45,24 @@ def load(name: str) -> Learner:
         raise InputError(
             f"no initialization {name!r} comes with the package: use "
             f"{' or '.join(there)}; Learner.load reads a run's folder")
-    folder = FOLDER / name
-    for line in (folder / CHECKSUMS).read_text().splitlines():
-        digest, _, file = line.partition("  ")
-        path = folder / file
-        if not path.exists() or digest_of(path) != digest:
-            raise InputError(
-                f"{path} is not the published file: install the package, or "
-                "check the repository out, again")
-    return Learner.load(folder)
+    return load_from(FOLDER / name)
+
+
+def load_from(folder: Path, loss: Loss | None = None) -> Learner:
+    """`Learner.load`; of a published folder the checksums are compared.
+
+    Raises:
+      InputError: no learner is there, or not the one that was published.
+    """
+    if folder.parent == FOLDER:
+        for line in (folder / CHECKSUMS).read_text().splitlines():
+            digest, _, file = line.partition("  ")
+            path = folder / file
+            if not path.exists() or digest_of(path) != digest:
+                raise InputError(
+                    f"{path} is not the published file: install the package, "
+                    "or check the repository out, again")
+    return Learner.load(folder, loss)
 
 
 def digest_of(path: Path) -> str:

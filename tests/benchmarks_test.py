@@ -52,6 +52,13 @@ def test_json_holds_the_figures(tmp_path):
         30 * 2 * (3 * (64 + 4096 + 64) - 64) / 1e9)
 
 
+def test_an_algorithm_has_the_defaults_of_the_script(benchmarks):
+    import meta_iteration
+
+    config = meta_iteration.config_of("sine", 1, ["--algorithm=maml"])
+    assert (config.outer_optimizer, config.meta_step) == ("adam", 0.001)
+
+
 @pytest.mark.parametrize("build, ways, examples, gflop", [
     (models.omniglot, 5, 5 * 5 * 10, 3.93024),
     (models.omniglot, 20, 5 * 10 * 20, 15.744),

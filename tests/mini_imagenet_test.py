@@ -157,7 +157,8 @@ def load(home, *arguments):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_gives_the_same_images(tmp_path, name):
+def test_every_form_gives_the_same_images(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(decoding, "PART", 4)  # More than one, and a rest.
     home = tmp_path / "data"
     FORMS[name](home)
     source = load(home)

@@ -38,7 +38,7 @@ def test_replacement_draws_each_batch_afresh_without_repeats(rng):
 
 
 def test_replacement_refuses_a_batch_larger_than_the_set(rng):
-    with pytest.raises(InputError, match="8.*--replacement.*7"):
+    with pytest.raises(InputError, match="8.*replacement=True.*7"):
         tasks.mini_batches(7, 8, 1, True, rng)
 
 

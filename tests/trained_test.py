@@ -15,6 +15,7 @@ import reptile_tf
 from reptile_tf import trained
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import glyphs, omniglot
+from reptile_tf.demo.classifier import Classifier
 from reptile_tf.errors import InputError
 from reptile_tf.runs.building import evaluator_of
 from reptile_tf.tasks import generator
@@ -72,8 +73,10 @@ def test_a_damaged_file_is_named(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="variables.index is not the publ"):
         trained.load(NAMES[0])
     index.unlink()
-    with pytest.raises(InputError, match="variables.index is not the publ"):
-        trained.load(NAMES[0])
+    for load in (lambda: trained.load(NAMES[0]),
+                 lambda: Classifier(tmp_path / NAMES[0])):
+        with pytest.raises(InputError, match="variables.index is not the pub"):
+            load()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -59,7 +59,7 @@ task, one of each character, are normalized together.
   {device}. [`result.json`](result.json) has all of it.
 - **Data**: Omniglot (Lake, Salakhutdinov, Tenenbaum, 2015), MIT licence;
   {classes}.
-  The test characters are those that `run_omniglot.py --seed=0` holds out, not
+  The test characters are those that `run_omniglot.py {split}` holds out, not
   Omniglot's own evaluation half, most of which was trained on. Nothing was
   chosen by them.
 - **Licence**: MIT, as this repository.
@@ -136,7 +136,7 @@ def publish(run: Path, name: str, note: str) -> None:
         rows="\n".join(row(result, cell) for cell in cells),
         iters=result["meta_iters"], note=f" {note}" if note else "",
         commit=result["commit"][:7], device=result["device"],
-        classes=CLASSES[config.network],
+        classes=CLASSES[config.network], split=f"--seed={result['seed']}",
         **{k: result["versions"][k] for k in ("tensorflow", "keras")}),
         encoding="utf-8")
     # Not the card, which may be corrected.

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from reptile_tf import trained
 from reptile_tf.errors import InputError
-from reptile_tf.learning.learner import Adapted, Learner
+from reptile_tf.learning.learner import Adapted
 
 IMAGE = (28, 28, 1)
 # Adapted weights that are kept, 0.5 MB each: those of the support sets and
@@ -32,7 +33,7 @@ class Classifier:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._learner = Learner.load(directory)
+        self._learner = trained.load_from(directory)
         inputs, outputs = (tuple(x[0].shape[1:]) for x in (
             self._learner.architecture.inputs,
             self._learner.architecture.outputs))

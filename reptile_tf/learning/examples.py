@@ -63,7 +63,7 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks,
         require_finite(targets, f"{name}_targets")
         arrays |= {f"{name}_inputs": inputs if (
                        model.inputs[0].dtype == "string")
-                   else inputs.astype(model.inputs[0].dtype),
+                   else inputs.astype(model.inputs[0].dtype, copy=False),
                    f"{name}_targets": targets}
     support = arrays["support_inputs"]
     positions = tasks.positions

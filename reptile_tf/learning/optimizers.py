@@ -1,7 +1,6 @@
 """The inner optimizer: pure steps, and its state (v, t), with momentum m.
 
-Weights go in and come out as lists of tensors; nothing is assigned. This
-module alone knows what the optimizer's state is.
+Weights go in and come out as lists of tensors; nothing is assigned.
 """
 
 import math

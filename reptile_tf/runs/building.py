@@ -47,13 +47,8 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
     own = source.network()
     if not config.init:
         return Start(own)
-    folder = Path(config.init)
-    if kept:
-        folder, given = kept, Learner.load(kept, source.loss)
-    elif published := trained.folder_of(config.init):
-        folder, given = published, trained.load(config.init)
-    else:
-        given = Learner.load(folder, source.loss)  # The run's loss counts.
+    folder = kept or trained.folder_of(config.init) or Path(config.init)
+    given = trained.load_from(folder, source.loss)  # The run's loss counts.
     (there, ways), (here, asked) = (
         [list(x[0].shape[1:]) for x in (model.inputs, model.outputs)]
         for model in (given.architecture, own))

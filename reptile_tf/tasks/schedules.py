@@ -94,10 +94,9 @@ def mini_batches(
     if replacement:
         if batch > num_examples:
             raise InputError(
-                f"a mini-batch of {batch} drawn with --replacement from "
+                f"a mini-batch of {batch} drawn with replacement=True from "
                 f"{num_examples} examples would repeat some: use a batch of "
-                f"{num_examples} or fewer, or --noreplacement"
-            )
+                f"{num_examples} or fewer, or replacement=False")
         draws = [shuffled(examples, rng)[:batch] for _ in range(num_batches)]
         return np.array(draws, np.int64).reshape(num_batches, batch)
     passes = -(-num_batches * batch // num_examples)

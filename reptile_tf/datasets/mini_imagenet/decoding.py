@@ -22,6 +22,7 @@ from reptile_tf.reporting.progress import Progress
 
 # Scans often hold 10 or 12 bits in 16: little would be left of them.
 LEAST_BRIGHT = 2**15
+PART = 4096  # Images that are waited for together.
 MOST_SIZES = 10  # Images of other sizes that an error names.
 
 
@@ -79,7 +80,9 @@ def _decoded(pool: ThreadPoolExecutor, images: list[Image], pixels: Pixels,
             return e
         return changes
 
-    return pool.map(one, range(len(images)))
+    # A part at a time: a map of millions holds a future for each.
+    for start in range(0, len(images), PART):
+        yield from pool.map(one, range(start, min(start + PART, len(images))))
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
