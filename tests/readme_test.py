@@ -129,6 +129,8 @@ def forks(demo):
                  + "\nassert logits.shape == (2, 5)"],
         "own": ["-c", examples("README.md", "Your own model and tasks")
                 + examples("docs/own-models.md", "A loop of your own")],
+        "tasks": ["-c", examples("docs/evaluation.md",
+                                 "Task by task, after fewer steps")],
         "rule": ["-c", examples("docs/own-models.md", "A rule of your own"),
                  "--algorithm=half", "--data=synthetic", "--noexport", *DEMO,
                  "--run_dir=runs/half"],
@@ -191,6 +193,16 @@ def test_the_library_example_runs_and_is_short(demo, forks):
     mean, interval = map(float, output.split("±"))
     assert 1 / 3 < mean - interval < mean + interval <= 1
     assert (demo[0] / "runs/own/model.keras").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_a_runs_tasks_is_right(forks):
+    """Untrained, almost: some are learned from one example of each."""
+    status, output = forks["tasks"]
+    assert status == 0, output
+    means = [float(line.split()[1]) for line in output.splitlines()
+             if re.match(r"\d+: ", line)]
+    assert len(means) == 3 and means[0] < 0.3 < means[2]
 
 
 @pytest.mark.slow
