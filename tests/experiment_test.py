@@ -28,6 +28,7 @@ from reptile_tf.learning.evaluation import Evaluator
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_training import MetaTrainer
 from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.records import metrics
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.lock import Lock
 from reptile_tf.records.run_directory import RunDirectory
@@ -121,6 +122,22 @@ def test_metrics_report_validation_for_the_curve(finished):
     assert {r["metric"] for r in rows} == {
         f"accuracy_{k}shot_{m}" for k in (1, 2)
         for m in ("transductive", "non-transductive")}
+
+
+def test_the_curve_ends_at_a_final_evaluation_of_as_many_tasks(copied):
+    """One meta-iteration and split draw the same tasks in both."""
+    assert main(copied, "--val_classes=4", "--pretrained", "--eval_samples=4",
+                "--eval_splits=val") == 0
+    rows = json.loads((copied / "result.json").read_text())["results"]
+    curves = metrics.read(copied / "metrics.csv")
+    found = {(r["shots"], r["transductive"]): 100 * r["accuracy"]
+             for r in rows}
+    assert len(rows) == len(found) == len(curves) == 4
+    assert len(set(found.values())) == 4  # So that none stands for another.
+    for (shots, transductive), accuracy in found.items():
+        mode = "transductive" if transductive else "non-transductive"
+        curve = curves["val", f"accuracy_{shots}shot_{mode}"]
+        assert curve[12] == pytest.approx(accuracy)
 
 
 def test_the_first_lines_and_plain_output(finished):

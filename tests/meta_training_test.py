@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ENGINES
+from conftest import ENGINES, slow_but
 
 from reptile_tf import (
     Batches,
@@ -137,6 +137,26 @@ def test_momentum_goes_on_as_v_does():
         np.testing.assert_allclose(mean, np.mean(b, 0), rtol=1e-5, atol=1e-9)
     names = {name.partition("/")[0] for name in trainer.state_dict()}
     assert names == {"phi", "v", "m", "t", "outer"}
+
+
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+@pytest.mark.parametrize("engine", slow_but("graph-unrolled"))
+def test_a_meta_iteration_goes_on_from_the_moments_of_the_last(order, engine):
+    """At a phi that stays, k = 1: of the gradient g twice, by hand,
+    v = 0.001 (1 + 0.999) g^2 and m = 0.1 (1 + 0.9) g."""
+    trainer = trainer_of(inner=InnerConfig(0.05, inner_beta1=0.9),
+                         engine=engine, meta_step=0.0, meta_batch=1,
+                         task_order=order)
+    batches = sampler(k=1)(1)
+    trainer.train_step(batches)
+    first = trainer.slots.gathered()
+    trainer.train_step(batches)
+    second = trainer.slots.gathered()
+    for a, b in zip(first.v, second.v, strict=True):
+        assert np.all(a > 1e-12)
+        np.testing.assert_allclose(b, 1.999 * a, rtol=1e-5)
+    for a, b in zip(first.m, second.m, strict=True):
+        np.testing.assert_allclose(b, 1.9 * a, rtol=1e-5)
 
 
 def test_without_momentum_nothing_of_it_is_saved():

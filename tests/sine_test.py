@@ -16,6 +16,7 @@ from reptile_tf.errors import InputError
 from reptile_tf.experiments import sine_waves as figure1
 from reptile_tf.learning.evaluation import mean_squared_error
 from reptile_tf.learning.rules import unweighted
+from reptile_tf.records import metrics
 from reptile_tf.runs import command_line as experiment
 
 SMALL = ["--meta_iters=450", "--eval_interval=300", "--eval_samples=12",
@@ -239,6 +240,21 @@ def test_one_run_leaves_its_figure_and_export(tmp_path, capsys):
     assert main(f"--run_dir={tmp_path / 'run'}", *SMALL[:-1]) == 0
     assert "figure 1 is not drawn: " in capsys.readouterr().out
     assert (tmp_path / "run" / "figure1.png").read_bytes() == drawn
+
+
+def test_the_curve_ends_at_a_final_evaluation_of_as_many_tasks(tmp_path):
+    """One meta-iteration draws the same tasks in both."""
+    assert experiment.main(sine, [
+        "run_sine.py", f"--run_dir={tmp_path / 'run'}", *SMALL,
+        "--meta_iters=3", "--shots=9,4", "--eval_samples=8",
+        "--jit_compile=off"]) == 0
+    rows = json.loads((tmp_path / "run/result.json").read_text())["results"]
+    found = {f"mse_{r['points']}points_{r['steps']}steps": r["mse"]
+             for r in rows}
+    assert len(found) == len(rows) == 2 * 5
+    assert {name: curve for (_, name), curve in metrics.read(
+        tmp_path / "run/metrics.csv").items()} == {
+            name: {3: pytest.approx(mse)} for name, mse in found.items()}
 
 
 def test_seen_values_are_those_of_the_mini_batches():

@@ -14,7 +14,7 @@ from reptile_tf.configuration import flags
 from reptile_tf.datasets import omniglot, sine
 from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
 from reptile_tf.learning.meta_config import MetaConfig
-from reptile_tf.learning.optimizers import InnerConfig
+from reptile_tf.learning.optimizers import InnerConfig, InnerState
 from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import scoring
 from reptile_tf.runs.experiment import Experiment
@@ -124,13 +124,13 @@ def test_the_seed_draws_the_network(rng):
                                   networks.sine(6, "relu")(x))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture
+def run(tmp_path):
     """A run of seed 6 that has not begun."""
     config = parse("--seed=6", "--classes=4", "--val_classes=5",
                    "--shots=2,1", "--eval_batch=7,3", "--eval_iters=3")
-    return Experiment(tiny, config, RunDirectory(
-        tmp_path_factory.mktemp("runs") / "run"), logging.getLogger("wiring"))
+    return Experiment(tiny, config, RunDirectory(tmp_path),
+                      logging.getLogger("wiring"))
 
 
 def test_the_seed_draws_the_training_tasks(run):
@@ -152,4 +152,36 @@ def test_the_seed_draws_the_evaluation_tasks(run, monkeypatch):
             run.source.data.splits["val"], 4, shots, batch, 3, False, 5,
             tasks.evaluation_generator(6, "val", shots, 12))
         for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_final_evaluation_is_of_phi_and_of_the_start(run, monkeypatch):
+    """Each with its own (v, t), on the tasks of the last meta-iteration."""
+    untrained = [w.numpy() for w in run.trainer.weights]
+    run.start = run.start._replace(state=InnerState(
+        [tf.ones_like(w) for w in untrained], tf.constant(9, tf.int64)))
+    run.trainer.optimizer.iterations.assign(12)
+    for phi in run.trainer.phi:
+        phi.assign_add(tf.ones_like(phi))
+    given = []
+    monkeypatch.setattr(run.evaluator, "evaluate", lambda *arguments: (
+        given.append(arguments[:3]) or []))
+    result, _ = scoring.final(run, Interrupts())
+    assert result["meta_iters"] == 12
+    # Of 9 tasks phi, of 4 the start.
+    wanted = [(split, plus, t, number, shots, batch)
+              for split in ("test", "val", "train")
+              for plus, t, number in ((1, 0, 9), (0, 9, 4))
+              for shots, batch in ((2, 7), (1, 3))]
+    for (weights, state, drawn), (
+            split, plus, t, number, shots, batch) in zip(
+                given, wanted, strict=True):
+        for a, b, v in zip(weights, untrained, state.v, strict=True):
+            np.testing.assert_array_equal(a, b + plus)
+            np.testing.assert_array_equal(v, np.full_like(b, 1 - plus))
+        assert int(state.t) == t
+        want = tasks.evaluation_tasks(
+            run.source.data.splits[split], 4, shots, batch, 3, False, number,
+            tasks.evaluation_generator(6, split, shots, 12))
+        for a, b in zip(drawn, want, strict=True):
             np.testing.assert_array_equal(a, b)
