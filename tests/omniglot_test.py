@@ -55,6 +55,15 @@ def test_the_split_is_1200_and_423_and_follows_the_seed():
     assert characters(0) == characters(0) != characters(1)
 
 
+def test_a_seed_means_the_same_split_for_ever():
+    """Else a published initialization would know test characters."""
+    data = omniglot.split(tiny_drawings(), 0, 0, "x")
+    assert [number_of(data.images[c[0]]) for c in data.splits["test"][:5]
+            ] == [0, 1595, 65, 1336, 1618]
+    assert [number_of(data.images[c[0]]) for c in data.splits["train"][:3]
+            ] == [1229, 854, 493]
+
+
 def test_validation_characters_come_out_of_the_training_ones():
     plain = omniglot.split(tiny_drawings(), 3, 0, "x")
     data = omniglot.split(tiny_drawings(), 3, 100, "x")
@@ -275,6 +284,24 @@ def test_drawings_on_nothing_and_on_their_side(tmp_path, monkeypatch):
     assert source.describe() == (
         "some drawings: 4,800 train classes, 423 test classes; images 1 with "
         "transparency, put on white, 1 turned upright by EXIF")
+
+
+def test_characters_are_in_order_however_they_were_found(monkeypatch):
+    """By alphabet and number, of which a zip or TFDS has another order."""
+    monkeypatch.setattr(drawings, "CHARACTERS", 4)
+    monkeypatch.setattr(drawings, "DRAWINGS", 2)
+    keys = [("Alpha", "character01"), ("Alpha", "character02"),
+            ("Alpha", "character10"), ("Beta", "character01")]
+    found = {key: [png(seed=2 * i), png(seed=2 * i + 1)]
+             for i, key in enumerate(keys)}
+    mixed = [(*keys[i], "x", found[keys[i]][j]) for i, j in (
+        (3, 1), (1, 0), (2, 1), (0, 1), (1, 1), (3, 0), (0, 0), (2, 0))]
+    got, _ = drawings.collect(mixed, "x")
+    assert got.shape == (4, 2, 28, 28)
+    for pixels, key in zip(got, keys, strict=True):
+        np.testing.assert_array_equal(pixels, sorted(
+            (drawings.decode(content, "x")[0] for content in found[key]),
+            key=bytes))
 
 
 @pytest.mark.parametrize("where", ["Alpha/character02", "Beta",

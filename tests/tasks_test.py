@@ -215,6 +215,38 @@ def test_generators_are_keyed():
     assert len({tasks.generator(3, s).integers(2**40) for s in range(4)}) == 4
 
 
+def test_a_seed_means_the_same_generators_for_ever():
+    """Else the published results could not be made again."""
+    assert [tasks.generator(5, stream, 7).bit_generator.random_raw()
+            for stream in range(4)] == [
+        0x4b70f3de27ad7342, 0xc780ec1ddd952082, 0xda0e713775964181,
+        0x160c04cb556cb7ca]
+    assert (tasks.SPLIT_STREAM, tasks.TRAINING_STREAM,
+            tasks.WEIGHTS_STREAM) == (0, 1, 3)
+    evaluation = tasks.evaluation_generator(5, "val", 3, 20)
+    assert evaluation.bit_generator.random_raw() == 0xb20b168833e9dfc1
+
+
+def test_a_cut_follows_its_settings_alone(rng):
+    """A setting that is not given has its default beside one that is."""
+    x, y, q, want = (rng.random((3, n)) for n in (7, 7, 2, 2))
+
+    def positions(**settings):
+        return tasks.EvaluationTasks.cut(x, y, q, want, **settings).positions
+
+    assert positions() is None
+    afresh = positions(replacement=True)
+    assert afresh.shape == (3, 50, 5) and drawn_afresh(afresh, 7)
+    for other in (positions(steps=50), positions(batch=5), positions(seed=0)):
+        assert other.shape == (3, 50, 5) and not drawn_afresh(other, 7)
+    assert positions(steps=0).shape == (3, 0, 5)
+    assert positions(steps=0, batch=2).shape == (3, 0, 2)
+    for settings in ({"seed": 4}, {"steps": 9}, {"replacement": True}):
+        np.testing.assert_array_equal(positions(**settings),
+                                      positions(**settings))
+    np.testing.assert_array_equal(positions(seed=0), positions(steps=50))
+
+
 def test_sampler_state_is_the_generators(rng):
     sampler = TaskSampler(CLASSES, TaskConfig(ways=3, train_shots=4), rng)
     sampler(2)

@@ -80,6 +80,13 @@ def test_a_support_set_is_adapted_to_as_evaluation_of_its_size_does():
             stateless_schedule(number, tf.constant(batch), 6, True))
 
 
+def test_a_batch_that_is_told_counts_for_every_support_set():
+    adaptation = AdaptConfig(4, 3, smaller=((9, 2),))
+    assert int(adaptation.told(None, 7).batch_of(5)) == 7
+    for number, batch in ((9, 2), (10, 3)):
+        assert int(adaptation.told(6, None).batch_of(number)) == batch
+
+
 @pytest.mark.parametrize("split, classes", [
     ("train", 8), ("val", 4), ("test", 8)])
 def test_evaluation_tasks_are_of_their_split(rng, split, classes):
