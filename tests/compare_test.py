@@ -19,6 +19,7 @@ from PIL import Image
 from reptile_tf.compare import command as compare
 from reptile_tf.compare import finished_runs, learning_curves
 from reptile_tf.compare import published as paper
+from reptile_tf.compare.seeds import over_seeds
 from reptile_tf.configuration import flags
 from reptile_tf.configuration.config import Config
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
@@ -377,6 +378,16 @@ def test_what_is_not_as_published_is_marked(tmp_path, capsys, flags, marks):
     assert unlike(capsys, tmp_path, **flags) == marks
 
 
+@pytest.mark.parametrize("numbers", [(10_000, 9_999), (9_999, 10_000)])
+def test_of_seeds_of_unequal_tasks_the_fewest_count(tmp_path, capsys, numbers):
+    for seed, tasks in enumerate(numbers):
+        make(tmp_path / str(seed), omniglot, images(tasks, shots_1t=0.5),
+             seed=seed)
+    [row] = records(capsys, tmp_path)[0].values()
+    assert (row["seeds"], row["tasks"]) == ([0, 1], 9_999)
+    assert row["unlike_paper"] == ["9,999 test tasks (paper: 10,000)"]
+
+
 def test_no_flag_escapes_the_comparison_with_the_paper(tmp_path, capsys):
     """One by one: each is marked, or is in a list of those that may differ."""
     known = {
@@ -654,6 +665,31 @@ def test_the_command(three, capsys):
         compare.main(["compare"])
     assert ended.value.code == 2 and "arguments are required: DIR" in (
         capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("degrees", range(1, 10))
+def test_the_intervals_quantile_is_students(degrees):
+    """Its density from 0 to the quantile, summed, is 0.975 - 0.5."""
+    # Values of variance 1 whose mean's interval is t / sqrt(n).
+    values = np.array([*range(degrees + 1)]) / np.std(
+        range(degrees + 1), ddof=1)
+    t = over_seeds(values, None).ci95 * math.sqrt(degrees + 1)
+
+    def probability(end, pieces=20_000):
+        x = (np.arange(pieces) + 0.5) * end / pieces
+        density = math.gamma((degrees + 1) / 2) / (
+            math.sqrt(degrees * math.pi) * math.gamma(degrees / 2)) * (
+                1 + x**2 / degrees) ** (-(degrees + 1) / 2)
+        return density.mean() * end
+
+    assert probability(t - 6e-4) < 0.475 < probability(t + 6e-4)
+
+
+def test_more_seeds_have_the_quantile_of_ten():
+    """Too wide an interval rather than too narrow a one."""
+    values = np.array([0.0, 1.0] * 8)
+    assert over_seeds(values, None).ci95 == pytest.approx(
+        2.262 * (16 * 0.25 / 15) ** 0.5 / 4)
 
 
 def test_the_band_is_over_seeds():

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reptile_tf import AdaptConfig, InnerConfig, MetaConfig
 from reptile_tf.configuration import checks, flags
 from reptile_tf.datasets import mini_imagenet, omniglot, sine
 from reptile_tf.errors import InputError
+from reptile_tf.tasks import TaskConfig
 
 ROOT = Path(__file__).parent.parent
 SPLITS = {name: [np.arange(20)] * count
@@ -40,6 +42,13 @@ def test_defaults_are_the_papers_omniglot_5way_column():
     assert (c.meta_iters, c.eval_iters, c.eval_batch) == (100_000, 50, (5,))
     assert (c.eval_samples, c.weight_decay, c.seed) == (10_000, 1, 0)
     assert (c.inner_optimizer, c.inner_loss) == ("adam", "sum")
+
+
+def test_the_librarys_defaults_are_the_flags():
+    c = parse()
+    assert (c.inner, c.meta, c.task) == (
+        InnerConfig(), MetaConfig(), TaskConfig())
+    assert parse("--shots=5").adaptation == AdaptConfig() == AdaptConfig(50, 5)
 
 
 def test_lines_repeat_the_configuration(tmp_path):

@@ -208,6 +208,22 @@ def test_sum_not_mean(rng, reduction, factor):
         new[1], 1 - 0.02 * 2 * residual.sum(0) / factor, rtol=1e-10)
 
 
+@pytest.mark.parametrize("reduction, number", [("sum", 1), ("mean", 6)])
+def test_every_loss_of_an_example_counts(reduction, number):
+    """Of 3 examples and 2 outputs the mean is of 6 losses. By hand: errors
+    1, 2, 3 and -1, 0, 4, so that each bias moves by 2 alpha times their sum,
+    6 and 3, over the number."""
+    inner = loop(linear(outputs=2), learning_rate=0.25,
+                 inner_optimizer="sgd", inner_loss=reduction)
+    weights = [tf.zeros([3, 2], tf.float64), tf.zeros(2, tf.float64)]
+    x = tf.zeros([3, 3], tf.float64)
+    y = -np.array([[1.0, -1], [2, 0], [3, 4]])
+    assert float(inner.loss(weights, x, y)) == 31 / number
+    new, _ = inner.step(weights, inner.initial_state(), x, y)
+    np.testing.assert_allclose(new[1], [-3 / number, -1.5 / number],
+                               rtol=1e-12)
+
+
 def test_the_default_loss_is_the_sum():
     assert InnerConfig().inner_loss == "sum"
 

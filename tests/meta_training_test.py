@@ -17,6 +17,7 @@ from reptile_tf import (
 )
 from reptile_tf.errors import InputError
 from reptile_tf.learning.non_finite import NonFiniteError
+from reptile_tf.learning.outer_optimizer import outer_optimizer
 
 
 def network():
@@ -81,6 +82,18 @@ def test_outer_adam_is_given_the_gradient():
                for p, a, b in zip(phi, m, v, strict=True)]
         for a, b in zip(phi, trainer.weights, strict=True):
             np.testing.assert_allclose(b, a, atol=2e-6)
+
+
+def test_outer_adams_epsilon_is_1e_8():
+    """Keras's own is 1e-7. The first step of a gradient g is by hand
+    -rate g sqrt(0.001) / (g sqrt(0.001) + epsilon)."""
+    small = np.array([1e-7, 1e-6, -1e-6])
+    phi = keras.Variable(np.zeros(3, np.float32))
+    outer_optimizer(MetaConfig(outer_optimizer="adam", meta_step=0.1)).apply(
+        [tf.constant(small, tf.float32)], [phi])
+    root = small * 0.001**0.5
+    np.testing.assert_allclose(phi, -0.1 * root / (np.abs(root) + 1e-8),
+                               rtol=1e-4)
 
 
 def test_outer_clip_bounds_each_element_of_what_the_optimizer_is_given():

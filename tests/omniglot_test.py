@@ -142,6 +142,30 @@ def test_a_character_is_known_by_its_pixels_in_both_networks_classes():
         *omniglot.split(drawings, 5, 0, "x").classes("train")}
 
 
+def test_a_table_has_untrained_and_trained_in_their_columns():
+    """As the head names them; the cells of the test split alone."""
+    def row(split, shots, transductive, accuracy, ci95):
+        return {"split": split, "shots": shots, "transductive": transductive,
+                "accuracy": accuracy, "ci95": ci95}
+
+    lines = few_shot.table({
+        "ways": 7,
+        "results": [row("test", 1, True, 0.91, 0.012),
+                    row("test", 5, False, 0.82, None),
+                    row("train", 1, True, 0.99, 0.01)],
+        # In another order.
+        "untrained": [row("train", 1, True, 0.33, 0.03),
+                      row("test", 5, False, 0.24, 0.045),
+                      row("test", 1, True, 0.15, 0.056)]})
+    assert lines[0] == (
+        "accuracy on test classes, 7-way, % (95 % interval over tasks)")
+    assert [line.split() for line in lines[1:]] == [
+        ["untrained", "meta-trained"],
+        ["1-shot", "transductive", "15.0", "±", "5.6", "91.0", "±", "1.2"],
+        ["5-shot", "non-transductive", "24.0", "±", "4.5", "82.0", "±",
+         "0.0"]]
+
+
 def test_the_network_flag_names_the_network():
     for network, name in (("reptile", "omniglot"), ("maml", "maml_omniglot")):
         source = omniglot.load(Config(data="synthetic", network=network))

@@ -61,6 +61,20 @@ def test_the_commit_is_that_of_the_code_and_not_of_the_current_folder(
         assert provenance.commit() == commit
 
 
+def test_the_checksum_is_of_every_module(tmp_path, monkeypatch):
+    for name in ("__init__.py", "inner/__init__.py", "inner/deep/rule.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(reptile_tf, "__file__", str(tmp_path / "__init__.py"))
+    seen = {provenance.code()}
+    for name in ("__init__.py", "inner/__init__.py", "inner/deep/rule.py"):
+        (tmp_path / name).write_text("changed")
+        seen.add(provenance.code())
+    assert len(seen) == 4
+    (tmp_path / "inner" / "notes.txt").write_text("no code")
+    assert provenance.code() in seen
+
+
 def test_another_users_checkout_is_read(alone, monkeypatch):
     file, commit = repository(alone / "code", "ours")
     monkeypatch.setattr(provenance, "__file__", str(file))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from reptile_tf.configuration import flagfiles
+from reptile_tf.configuration import flagfiles, flags
 from reptile_tf.experiments import command as section6
 from reptile_tf.experiments import (
     gradient_combinations,
@@ -258,6 +258,38 @@ def test_the_claims_of_figure_3_by_hand():
     assert [round(c.estimate.mean, 6) for c in claims] == [
         20, 5, 10, 5, 5, 5, 3, 1, 11]
     assert {c.verdict for c in claims} == {"shows"}
+
+
+def test_the_settings_of_figure_3_are_what_their_names_say():
+    """The mean of k gradients is their sum at epsilon / k."""
+    named = {name: (kind, k) for kind, k, name in (
+        ("sum", 1, "g1"), ("sum", 2, "g1 + g2"), ("mean", 2, "½ (g1 + g2)"),
+        ("last", 2, "g2"), ("sum", 3, "g1 + g2 + g3"),
+        ("mean", 3, "⅓ (g1 + g2 + g3)"), ("last", 3, "g3"),
+        ("sum", 4, "g1 + g2 + g3 + g4"), ("mean", 4, "¼ (g1 + g2 + g3 + g4)"),
+        ("last", 4, "g4"))}
+    assert {s.name: key for key, s in gradient_combinations.SETTINGS.items()
+            } == named
+    for (kind, k), setting in gradient_combinations.SETTINGS.items():
+        config = flags.parse(
+            ["", f"--flagfile={flagfiles.FOLDER / setting.flagfile}",
+             *setting.flags], tiny.CONFIG, tiny.DEFAULTS)
+        assert config.algorithm == (
+            "fomaml" if kind == "last" else "reptile"), setting
+        assert config.inner_iters == k, setting
+        assert config.meta_step == pytest.approx(
+            0.25 / (k if kind == "mean" else 1), rel=2e-3), setting
+        # The mini-batches do not overlap.
+        assert config.train_shots * config.classes == k * config.inner_batch
+
+
+def test_the_claim_of_momentum_by_hand():
+    """It hurts where accuracy is higher without it."""
+    assert [s.flags for s in momentum.SETTINGS] == [
+        ("--inner_beta1=0",), ("--inner_beta1=0.9",)]
+    [claim] = momentum.claims([outcome(0.9), outcome(0.8)])
+    assert claim.estimate.mean == pytest.approx(10)
+    assert claim.verdict == "shows"
 
 
 def test_the_claims_of_figure_4_by_hand():

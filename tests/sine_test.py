@@ -257,6 +257,22 @@ def test_the_curve_ends_at_a_final_evaluation_of_as_many_tasks(tmp_path):
             name: {3: pytest.approx(mse)} for name, mse in found.items()}
 
 
+def test_a_table_has_untrained_and_trained_in_their_columns():
+    def rows(number, *mse):
+        return [{"points": 9, "steps": steps, "tasks": number, "mse": value,
+                 "ci95": value / 4} for steps, value in enumerate(mse)]
+
+    lines = sine.table({"untrained": rows(8, 4.0, 2.0),
+                        "results": rows(1200, 3.0, 0.5),
+                        "mean_abs_initialization": 0.125})
+    assert "over 8 and 1,200 tasks" in lines[0]
+    assert [line.split() for line in lines[1:4]] == [
+        ["points", "steps", "untrained", "meta-trained"],
+        ["9", "0", "4.000", "±", "1.000", "3.000", "±", "0.750"],
+        ["9", "1", "2.000", "±", "0.500", "0.500", "±", "0.125"]]
+    assert lines[4:] == ["  mean |f| of the initialization: 0.125"]
+
+
 def test_seen_values_are_those_of_the_mini_batches():
     source = sine.load(parse())
     shown = source.evaluation_tasks("test", 6, 10, 2,

@@ -1,7 +1,9 @@
 """The flags reach the parts that they are of."""
 
 import dataclasses
+import json
 import logging
+import zlib
 
 import numpy as np
 import pytest
@@ -192,3 +194,25 @@ def test_the_final_evaluation_is_of_phi_and_of_the_start(run, monkeypatch):
             tasks.evaluation_generator(6, split, shots, 12))
         for a, b in zip(drawn, want, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_scored_counts_for_the_same_numbers_alone(
+        run, tmp_path, monkeypatch):
+    run.trainer.phi[0].assign_add(tf.ones_like(run.trainer.phi[0]))
+    monkeypatch.setattr(run.evaluator, "evaluate", lambda *given: [])
+    run.fingerprint, run.code = 123, 456
+    result, _ = scoring.final(run, Interrupts())
+
+    def checksum(weights):
+        return zlib.crc32(b"".join(w.numpy().tobytes() for w in weights))
+
+    assert json.loads((tmp_path / "scored.json").read_text())["key"] == {
+        "weights": checksum(run.trainer.phi),
+        "start": checksum(run.start.model.trainable_variables),
+        "data": 123, "code": 456, "versions": result["versions"],
+        "flags": {name: line for name, line in run.config.lines().items()
+                  if name not in ("cache_dir", "data_dir", "device_images",
+                                  "num_threads", "deterministic", "export",
+                                  "eval_interval")}}
+    assert set(result["versions"]) == {
+        "python", "tensorflow", "keras", "numpy", "reptile_tf"}

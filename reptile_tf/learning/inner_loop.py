@@ -91,7 +91,8 @@ class InnerLoop:
         return tf.cast(outputs, weights[0].dtype)
 
     def loss(self, weights: Weights, inputs: Any, targets: Any) -> tf.Tensor:
-        """Scalar loss of a mini-batch: sum or mean over its examples."""
+        """Scalar loss of a mini-batch: the sum or the mean of its losses, of
+        which an example may have several."""
         losses = self.loss_of_examples(targets,
                                        self.outputs(weights, inputs))
         if self.config.inner_loss == "sum":

@@ -49,7 +49,7 @@ class InnerConfig:
       learning_rate: alpha.
       inner_optimizer: "adam" (beta2 = 0.999, epsilon = 1e-8) or "sgd".
       inner_loss: "sum" over the mini-batch, as in the authors' code, or
-        "mean".
+        "mean": of all losses, if an example has several.
       weight_decay: factor on all weights before each step, 0.5 to 1; 1 is
         none.
       mixed_bfloat16: the network computes in bfloat16, forward and backward;
