@@ -1,6 +1,7 @@
 """The sine tasks, run_sine.py and figure 1."""
 
 import json
+import logging
 import math
 import shutil
 
@@ -13,11 +14,15 @@ from reptile_tf import networks as models
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import omniglot, sine
 from reptile_tf.errors import InputError
+from reptile_tf.execution.engine import Engine
 from reptile_tf.experiments import sine_waves as figure1
-from reptile_tf.learning.evaluation import mean_squared_error
+from reptile_tf.learning.evaluation import Evaluator, mean_squared_error
 from reptile_tf.learning.rules import unweighted
 from reptile_tf.records import metrics
+from reptile_tf.records.run_directory import RunDirectory
 from reptile_tf.runs import command_line as experiment
+from reptile_tf.runs.experiment import Experiment
+from reptile_tf.tasks import EvaluationTasks
 
 SMALL = ["--meta_iters=450", "--eval_interval=300", "--eval_samples=12",
          "--eval_interval_samples=8", "--eval_iters=5", "--noexport"]
@@ -284,3 +289,86 @@ def test_seen_values_are_those_of_the_mini_batches():
     assert 0 < len(seen) < 6
     values = figure1.seen_values(one_step, 1)
     np.testing.assert_array_equal(np.flatnonzero(~np.isnan(values)), seen)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_column_is_phi_before_and_after_its_steps(tmp_path, trained):
+    """By gradient descent on the mean squared error of Keras's model."""
+    config = parse("--seed=3", "--shots=4,9", "--eval_batch=3",
+                   "--eval_iters=2", "--learning_rate=0.125")
+    opened = Experiment(sine, config, RunDirectory(tmp_path),
+                        logging.getLogger("sine"))
+    for phi in opened.trainer.phi:
+        phi.assign(0.5 * phi)
+    shown = figure1.shown_tasks(opened)
+    rows = {kind: [{"points": points, "mse": mse} for points in (4, 9)]
+            for kind, mse in (("results", 1.0), ("untrained", 2.0))}
+    column = figure1.column_of(opened, rows, shown, Evaluator(
+        opened.trainer.learner.inner_loop, Engine(False, False),
+        modes=(True,), steps=(0, 2)), trained)
+    assert (column.name, column.settings) == (
+        ("reptile", "outer sgd 0.1 to 0") if trained
+        else ("random initialization", "not meta-trained"))
+    assert column.rows == rows["results" if trained else "untrained"][:1]
+    x = np.linspace(-5, 5, 50, dtype=np.float32)[:, None]
+    assert column.after.shape == (2, 50)
+    for i in range(2):
+        model = models.sine(3, "tanh")
+        for w in model.weights:
+            w.assign((0.5 if trained else 1.0) * w)
+        np.testing.assert_allclose(column.before[i], model(x)[:, 0],
+                                   atol=1e-6)
+        assert column.mean_abs == pytest.approx(
+            np.abs(model(x)).mean(), rel=1e-5)
+        for batch in shown.positions[i]:
+            assert len(batch) == 3
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(
+                    model(shown.support_inputs[i][batch])
+                    - shown.support_targets[i][batch]))
+            for w, g in zip(model.weights, tape.gradient(
+                    loss, [w.value for w in model.weights]), strict=True):
+                w.assign(w - 0.125 * g)
+        np.testing.assert_allclose(column.after[i], model(x)[:, 0],
+                                   rtol=1e-4, atol=1e-5)
+        assert np.abs(column.after[i] - column.before[i]).max() > 0.01
+
+
+def test_figure_1_draws_what_its_columns_hold(rng):
+    config = parse("--x_range=-2,3", "--eval_iters=2")
+    grid = np.linspace(-2, 3, 50)
+    shown = EvaluationTasks(
+        rng.normal(size=(2, 4, 1)), rng.normal(size=(2, 4, 1)),
+        np.array([[[0, 1], [1, 3]], [[2, 0], [3, 2]]]),
+        np.stack([grid[:, None]] * 2), rng.normal(size=(2, 50, 1)))
+    columns = [figure1.Column(
+        name, "in short", rng.normal(size=(2, 50)), rng.normal(size=(2, 50)),
+        mean_abs, [{"points": 4, "steps": steps, "tasks": 1200,
+                    "mse": mse * steps + 1, "ci95": 0.25 * mse}
+                   for steps in (0, 1, 2)])
+        for name, mean_abs, mse in (("a", 0.75, 2.0), ("b", 1.5, 3.0))]
+    *panels, curves = figure1.draw(columns, shown, config).axes
+    places = [(j, i) for j in range(2) for i in range(2)]
+    for axes, (j, i) in zip(panels, places, strict=True):
+        truth, before, after, seen = axes.lines
+        for line, want in ((truth, shown.query_targets[i, :, 0]),
+                           (before, columns[j].before[i]),
+                           (after, columns[j].after[i])):
+            np.testing.assert_allclose(line.get_xdata(), grid)
+            np.testing.assert_array_equal(line.get_ydata(), want)
+        np.testing.assert_array_equal(seen.get_xdata(),
+                                      shown.support_inputs[i, :, 0])
+        values = shown.support_targets[i, :, 0].copy()
+        values[2 - i] = np.nan  # In no mini-batch of task 0; 1 of task 1.
+        np.testing.assert_array_equal(seen.get_ydata(), values)
+        assert [line.get_label() for line in axes.lines] == [
+            "truth", "before", "after 2 steps, in the column's colour",
+            "seen points"]
+    assert panels[2].get_title() == "b\nin short\nmean |f| before: 1.50"
+    for line, band, column, mse in zip(
+            curves.lines, curves.collections, columns, (2, 3), strict=True):
+        np.testing.assert_array_equal(
+            line.get_data(), [[0, 1, 2], [1, mse + 1, 2 * mse + 1]])
+        assert line.get_label() == f"{column.name}, 1,200 tasks"
+        edges = {tuple(v) for v in band.get_paths()[0].vertices}
+        assert edges >= {(1, 1.25 * mse + 1), (1, 0.75 * mse + 1)}
