@@ -1,6 +1,7 @@
 """The benchmark runs and counts the work right; no timings are judged."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -79,7 +80,7 @@ def test_a_configuration_that_does_not_exist():
 def test_the_rate_of_products():
     benchmark = Fork(SCRIPT, "--matmul")
     assert benchmark.wait() == 0, benchmark.output()
-    assert float(benchmark.output()) > 1
+    assert 0 < float(benchmark.output()) < math.inf
 
 
 def test_a_line_through_points(benchmarks):
@@ -165,7 +166,8 @@ def test_the_peak_of_pooled_tensors(benchmarks):
     except ValueError:
         pytest.skip("TensorFlow has no pool here: oneDNN is off")
     x = tf.ones([2000, 2000])
-    square = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)))
+    square = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)),
+                         autograph=False)
     square(x)
     for _ in range(2):
         with resident.Peak() as peak:

@@ -682,7 +682,7 @@ def test_the_intervals_quantile_is_students(degrees):
                 1 + x**2 / degrees) ** (-(degrees + 1) / 2)
         return density.mean() * end
 
-    assert probability(t - 6e-4) < 0.475 < probability(t + 6e-4)
+    assert probability(t - 5.1e-4) < 0.475 < probability(t + 5.1e-4)
 
 
 def test_more_seeds_have_the_quantile_of_ten():

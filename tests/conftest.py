@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import keras_home  # noqa: F401  (before anything imports Keras)
 import numpy as np
 import pytest
 

@@ -62,7 +62,8 @@ else:
             os.wait()
             continue
         os.environ["XLA_FLAGS"] = devices.with_determinism(f"--{{name}}", True)
-        double = tf.function(lambda x: 2 * x, jit_compile=True)
+        double = tf.function(lambda x: 2 * x, autograph=False,
+                             jit_compile=True)
         print(name, int(double(21)), sep="; ")
         break
 """

@@ -245,7 +245,7 @@ def test_the_schedule_cycles_as_evaluation_does(examples, batch):
 
 def test_every_order_of_a_shuffle_is_as_likely():
     """Of 4 examples 24 orders: chi-squared with 23 degrees of freedom."""
-    keys = tf.function(adaptation.shuffling_keys)
+    keys = tf.function(adaptation.shuffling_keys, autograph=False)
     orders = [tuple(np.argsort(keys(4, tf.constant(turn))))
               for turn in range(2400)]
     counts = [orders.count(order) for order in set(orders)]

@@ -251,8 +251,8 @@ def test_adapt_is_k_steps(rng, unrolled_steps):
     w, state = weights, inner.initial_state()
     for i in range(6):
         w, state = inner.step(w, state, x[i], y[i])
-    got, got_state = tf.function(inner.adapt)(weights, inner.initial_state(),
-                                              x, y)
+    got, got_state = tf.function(inner.adapt, autograph=False)(
+        weights, inner.initial_state(), x, y)
     for a, b in zip([*got, *got_state.v], [*w, *state.v], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     assert int(got_state.t) == 6
@@ -263,7 +263,7 @@ def test_no_nan_through_adam_from_v_zero(jit):
     """A weight without gradient has v = 0, where sqrt has slope infinity."""
     inner = loop(learning_rate=0.1)
 
-    @tf.function(jit_compile=jit)
+    @tf.function(autograph=False, jit_compile=jit)
     def slope(w):
         with tf.GradientTape() as tape:
             tape.watch(w)

@@ -357,10 +357,11 @@ def test_what_becomes_of_the_callers_model_does_not_matter(rng):
     model = keras.Sequential([
         keras.Input([4]), keras.layers.BatchNormalization(trainable=False),
         keras.layers.Dense(3, activation="softsign")])
+    before = model.get_weights()
     learner, (x, y) = Learner(model, InnerConfig(0.1)), support(rng)
-    model.set_weights([w + 1 for w in model.get_weights()])
+    model.set_weights([w + 1 for w in before])
     late = learner.adapt(x, y, 2).predict(x)
-    model.set_weights([w - 1 for w in model.get_weights()])
+    model.set_weights(before)
     early = Learner(model, InnerConfig(0.1)).adapt(x, y, 2).predict(x)
     np.testing.assert_allclose(late, early, rtol=1e-5)
     # What is saved is Keras's own, and not our exact twin of it.

@@ -14,6 +14,15 @@ from reptile_tf.datasets.mini_imagenet.mini_imagenet_dataset_builder import (
 from reptile_tf.errors import InputError
 
 
+@pytest.fixture(autouse=True, scope="module")
+def temporary_folder(tmp_path_factory):
+    """pytest's, for tensorflow-datasets leaves there what it made."""
+    before, tempfile.tempdir = tempfile.tempdir, str(
+        tmp_path_factory.mktemp("tfds"))
+    yield
+    tempfile.tempdir = before
+
+
 class BuilderTest(tfds.testing.DatasetBuilderTestCase):
     """tensorflow-datasets' own checks, on generated dummy data."""
 

@@ -490,7 +490,7 @@ def test_a_mixed_clone_computes_in_bfloat16(rng, build, convolutions):
         weights = [v.value for v in clone.trainable_variables]
         direction = [tf.ones_like(w) for w in weights]
 
-        @tf.function
+        @tf.function(autograph=False)
         def derivatives(weights, clone=clone, direction=direction):
             with tf.GradientTape() as outer:
                 outer.watch(weights)

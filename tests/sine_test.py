@@ -130,6 +130,17 @@ def test_the_loss_is_the_mean_over_the_fifty_points():
         mean_squared_error(outputs, np.zeros((2, 50, 1))), [0, 0.5])
 
 
+def test_the_mean_of_f_is_of_its_size_over_the_grid():
+    """Of 2 below 0 and -4 above, 25 points each: 3, of a mean of -1."""
+    source = sine.load(parse("--x_range=-7,7"))
+    assert source.facts(lambda x: np.where(x < 0, 2.0, -4.0)) == {
+        "mean_abs_initialization": 3.0}
+    asked = []
+    source.facts(lambda x: asked.append(x) or x)
+    np.testing.assert_allclose(asked[0][:, 0], np.linspace(-7, 7, 50),
+                               rtol=1e-5)
+
+
 @pytest.mark.parametrize("eval_iters, steps", [
     (32, (0, 1, 2, 4, 8, 16, 32)), (5, (0, 1, 2, 4, 5)), (1, (0, 1)),
     (0, (0,))])
@@ -188,7 +199,7 @@ def test_compare_trains_all_and_draws_one_figure(tmp_path, capsys):
             "split", "points", "steps", "tasks", "mse", "ci95"}
         assert result["results"][0]["tasks"] == 12
         assert result["untrained"][0]["points"] == 10
-        assert result["mean_abs_initialization"] >= 0
+        assert result["mean_abs_initialization"] > 0
     with Image.open(home / "figure1.png") as image:
         assert image.size[0] > 1500
     svg = (home / "figure1.svg").read_text()
