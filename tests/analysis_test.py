@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from forks import ROOT, Fork
 
 from reptile_tf.analysis import expansion as analysis
 from reptile_tf.analysis import leading_terms
@@ -163,3 +164,31 @@ def test_alternating_iterates_take_the_tasks_in_turn():
     before, after = (mean_squared_distance(p, curves[1:])
                      for p in path[1:3])
     assert after == pytest.approx(before / 16, rel=0.01)
+
+
+COMMAND = """
+import runpy
+from reptile_tf import quiet_tensorflow
+from reptile_tf.analysis import expansion, solution_manifolds
+expansion.STEPS = (2,)
+solution_manifolds.iterates.__defaults__ = (False, 9)  # Meta-iterations.
+runpy.run_module("reptile_tf.analysis", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_command_writes_its_table_and_figures(tmp_path):
+    command = Fork("-c", COMMAND, "--out=new/folder", folder=tmp_path,
+                   PYTHONPATH=str(ROOT))
+    assert command.wait() == 0, command.output()
+    files = ["section5.png", "section5.svg", "figure2.png", "figure2.svg"]
+    assert {p.name for p in (tmp_path / "new/folder").iterdir()} == {
+        "analysis.md", *files}
+    text = (tmp_path / "new/folder/analysis.md").read_text("utf-8")
+    lines = [*text.splitlines(),
+             *(f"figure: new/folder/{name}" for name in files)]
+    assert command.output().splitlines()[-len(lines):] == lines
+    # Eq. 33 to 35 at k = 2.
+    for words in ("| maml | 2 | 1 | 1.0000 | -2 | -1.9999 |",
+                  "| fomaml | 2 | 1 | 1.0000 | -1 | -0.9999 |",
+                  "| reptile | 2 | 2 | 2.0000 | -1 | -0.9999 |"):
+        assert words in text, words

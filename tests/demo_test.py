@@ -284,6 +284,17 @@ def test_the_initialization_shown(folder, monkeypatch, capsys, asked):
     assert "~" in asked or shown.name in trained.names()
 
 
+def test_the_port_is_the_one_that_is_asked_for(folder):
+    from reptile_tf.demo import __main__ as page
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with flagsaver.flagsaver():
+        flags.FLAGS(["page", f"--initialization={folder / 'images'}",
+                     f"--port={port}"])
+        with page.serve() as asked:
+            assert asked.url == f"http://127.0.0.1:{port}/"
+
+
 # HTTP.
 
 
