@@ -135,6 +135,21 @@ def runs(tmp_path_factory):
     return folder / "two", folder / "one"
 
 
+def test_workers_that_start_unlike_are_told_in_what():
+    class Three(Replicas):
+        def gather(self, values):
+            [own] = values
+            return [np.stack([own, own + [0, change, 0], own])]
+
+    values = {"their data": 7, "their flags": 40, "their code": 2**40}
+    change = 0
+    Three().require_equal(values)
+    change = 2
+    with pytest.raises(InputError, match=(
+            r"the workers differ in their flags \(40, 42, 40\): start all")):
+        Three().require_equal(values)
+
+
 def test_two_workers_train_as_one_process(runs):
     assert_close(*runs)
     two, one = (json.loads((r / "result.json").read_text()) for r in runs)

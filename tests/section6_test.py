@@ -260,6 +260,81 @@ def test_the_claims_of_figure_3_by_hand():
     assert {c.verdict for c in claims} == {"shows"}
 
 
+def ran(folder, value, curves):
+    """An outcome of a seed for each of `curves`, {iteration: accuracy in %}:
+    the first of accuracy `value` in %, each other by 1 more."""
+    configs = []
+    for i, curve in enumerate(curves):
+        home = folder / f"{value}-{i}"
+        home.mkdir()
+        (home / "metrics.csv").write_text("iteration,split,metric,value\n" + (
+            "".join(f"{iteration},test,accuracy_5shot_non-transductive,"
+                    f"{accuracy / 100}\n"
+                    for iteration, accuracy in curve.items())))
+        configs.append(types.SimpleNamespace(
+            run_dir=str(home), eval_interval_samples=4,
+            task=types.SimpleNamespace(ways=5, train_shots=20, inner_iters=2,
+                                       inner_batch=25)))
+    made = outcome(*((value + i) / 100 for i in range(len(curves))))
+    return Outcome(Setting(f"setting {value}", "", ""), tuple(configs),
+                   made.results)
+
+
+def test_figure_3_draws_its_outcomes(tmp_path):
+    outcomes = [ran(tmp_path, 40 + 3 * i, [{5: 10 + i, 7: 60 - 2 * i}])
+                for i in range(10)]
+    curves, final = gradient_combinations.draw(outcomes, "x").axes
+    for i, (line, dot) in enumerate(zip(curves.lines, final.containers,
+                                        strict=True)):
+        np.testing.assert_allclose(line.get_data(), [[5, 7],
+                                                     [10 + i, 60 - 2 * i]])
+        assert line.get_label() == f"setting {40 + 3 * i}"
+        [[mean], [place]] = dot.lines[0].get_data()
+        assert (mean, place) == (pytest.approx(40 + 3 * i), i)
+        [bar] = dot.lines[2][0].get_segments()
+        np.testing.assert_allclose(bar[:, 0], [38 + 3 * i, 42 + 3 * i])
+    assert [t.get_text() for t in final.get_yticklabels()] == [
+        o.setting.name for o in outcomes]
+
+
+def test_figure_4_draws_its_outcomes(tmp_path):
+    values = {"shared_tail_cycling": {2: 50, 4: 47}, "reptile": {2: 61, 4: 66}}
+    outcomes = {method: {k: ran(tmp_path, v, [{5: 1.0}])
+                         for k, v in by_value.items()}
+                for method, by_value in values.items()}
+    [axes] = overlap.draw("inner_iters", outcomes, "x").axes
+    for line, band, (method, by_value) in zip(
+            axes.lines, axes.collections, values.items(), strict=True):
+        assert line.get_label() == overlap.METHODS[method]
+        np.testing.assert_allclose(
+            line.get_data(), [[2, 4], [*by_value.values()]])
+        edges = band.get_paths()[0].vertices
+        for k, v in by_value.items():
+            there = edges[edges[:, 0] == k, 1]
+            np.testing.assert_allclose([there.min(), there.max()],
+                                       [v - 2, v + 2])
+
+
+def test_momentums_figure_draws_its_outcomes(tmp_path):
+    """Means of two seeds, by hand, and bands of their deviation 2^-0.5 d."""
+    outcomes = [ran(tmp_path, 80, [{5: 20, 7: 40}, {5: 30, 7: 44}]),
+                ran(tmp_path, 70, [{5: 10, 7: 25}, {5: 12, 7: 35}])]
+    [axes] = momentum.draw(outcomes, "x").axes
+    for line, band, own, means, apart in zip(
+            axes.lines, axes.collections, outcomes, ((25, 42), (11, 30)),
+            ((10, 4), (2, 10)), strict=True):
+        np.testing.assert_allclose(line.get_data(), [[5, 7], means])
+        assert line.get_label() == own.setting.name
+        edges = band.get_paths()[0].vertices
+        for place, mean, d in zip((5, 7), means, apart, strict=True):
+            there = edges[edges[:, 0] == place, 1]
+            np.testing.assert_allclose([there.min(), there.max()],
+                                       [mean - d / 2**0.5, mean + d / 2**0.5])
+    assert axes.get_title().splitlines()[1:] == [
+        "setting 80: 80.50 ± 0.71 at the end",
+        "setting 70: 70.50 ± 0.71 at the end"]
+
+
 def test_the_settings_of_figure_3_are_what_their_names_say():
     """The mean of k gradients is their sum at epsilon / k."""
     named = {name: (kind, k) for kind, k, name in (

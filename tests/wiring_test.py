@@ -13,12 +13,13 @@ from tasks_test import drawn_afresh
 
 from reptile_tf import networks, tasks
 from reptile_tf.configuration import flags
-from reptile_tf.datasets import omniglot, sine
+from reptile_tf.datasets import few_shot, omniglot, sine
 from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
+from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.meta_config import MetaConfig
 from reptile_tf.learning.optimizers import InnerConfig, InnerState
 from reptile_tf.records.run_directory import RunDirectory
-from reptile_tf.runs import scoring
+from reptile_tf.runs import building, scoring
 from reptile_tf.runs.experiment import Experiment
 from reptile_tf.runs.interrupts import Interrupts
 
@@ -131,6 +132,48 @@ def test_the_seed_draws_the_network(rng):
     source = sine.load(parse("--seed=6", "--activation=relu", dataset=sine))
     np.testing.assert_array_equal(source.network()(x),
                                   networks.sine(6, "relu")(x))
+
+
+@pytest.mark.parametrize("flag, dtype", [
+    ("--mixed_bfloat16", "bfloat16"), ("--nomixed_bfloat16", "float32")])
+def test_the_type_that_is_asked_for_is_computed_in(flag, dtype):
+    config = parse("--classes=4", flag)
+    source = tiny.load(config)
+    learner = building.learner_of(source, config, source.network())
+    assert {layer.compute_dtype for layer in learner.clone.layers} == {dtype}
+    assert {v.dtype for v in learner.phi} == {"float32"}
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "fomaml"])
+@pytest.mark.parametrize("flag", ["", "no"])
+def test_mamls_inner_steps_are_recomputed_where_that_is_asked(
+        monkeypatch, flag, algorithm):
+    """Where no gradient goes through them there is nothing to save."""
+    made, new = [], Learner.new_inner_loop
+
+    def noted(*arguments):
+        made.append(new(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(Learner, "new_inner_loop", noted)
+    config = parse(f"--algorithm={algorithm}", f"--{flag}recompute_gradients")
+    source = tiny.load(config)
+    building.trainer_of(source, config, source.network())
+    assert [inner.recompute for inner in made] == [
+        False, algorithm == "maml" and not flag]
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_pixels_are_255ths_where_they_are_looked_up_and_where_fetched(
+        rng, on_device):
+    config = parse("--classes=3")
+    data = tiny.load(config).data
+    assert len(np.unique(data.images)) > 250
+    source = few_shot.FewShotImages(data, config, tiny.build_model, on_device)
+    index = rng.integers(0, len(data.images), (2, 5))
+    got = source.lookup(tf.constant(source.fetch(index)))
+    assert got.dtype == tf.float32
+    np.testing.assert_allclose(got, data.images[index] / 255, rtol=1e-6)
 
 
 @pytest.fixture
