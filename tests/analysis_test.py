@@ -187,6 +187,9 @@ def test_the_command_writes_its_table_and_figures(tmp_path):
     lines = [*text.splitlines(),
              *(f"figure: new/folder/{name}" for name in files)]
     assert command.output().splitlines()[-len(lines):] == lines
+    for name, words in (("section5", "What the expansion of section 5.1"),
+                        ("figure2", "Reptile moves towards the tasks")):
+        assert words in (tmp_path / f"new/folder/{name}.svg").read_text()
     # Eq. 33 to 35 at k = 2.
     for words in ("| maml | 2 | 1 | 1.0000 | -2 | -1.9999 |",
                   "| fomaml | 2 | 1 | 1.0000 | -1 | -0.9999 |",
