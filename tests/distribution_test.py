@@ -139,9 +139,10 @@ def test_workers_that_start_unlike_are_told_in_what():
     class Three(Replicas):
         def gather(self, values):
             [own] = values
-            return [np.stack([own, own + [0, change, 0], own])]
+            return [np.stack([own, own + [0, change, 0, 0], own])]
 
-    values = {"their data": 7, "their flags": 40, "their code": 2**40}
+    values = {"their data": 7, "their flags": 40, "their code": 2**40,
+              "their weights": 40}
     change = 0
     Three().require_equal(values)
     change = 2
