@@ -85,7 +85,9 @@ def test_a_support_set_is_adapted_to_as_evaluation_of_its_size_does():
 
 def test_a_batch_that_is_told_counts_for_every_support_set():
     adaptation = AdaptConfig(4, 3, smaller=((9, 2),))
-    assert int(adaptation.told(None, 7).batch_of(5)) == 7
+    told = adaptation.told(None, 7)
+    assert (told.steps, int(told.batch_of(5))) == (4, 7)
+    assert adaptation.told(0, None).steps == 0
     for number, batch in ((9, 2), (10, 3)):
         assert int(adaptation.told(6, None).batch_of(number)) == batch
 
