@@ -599,6 +599,13 @@ class Scaled(keras.layers.Layer):
         return 2 * x
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learner") / "saved"
+    classifier().save(folder)
+    return folder
+
+
 @pytest.mark.parametrize("name, damage", [
     ("learner.json", lambda b: b[:len(b) // 2]),
     ("learner.json", lambda b: b"[]"),
@@ -607,15 +614,15 @@ class Scaled(keras.layers.Layer):
     ("model.keras", lambda b: b[:len(b) // 2]),
     ("model.keras", lambda b: b.replace(b"config.json", b"config.jsen")),
     ("variables/variables.index", lambda b: b[:9])])
-def test_a_damaged_learner_is_one_error(tmp_path, name, damage):
+def test_a_damaged_learner_is_one_error(saved, tmp_path, name, damage):
     """With no advice to switch Keras's protection off."""
-    classifier().save(tmp_path)
-    file = tmp_path / name
+    shutil.copytree(saved, tmp_path / "saved")
+    file = tmp_path / "saved" / name
     content = damage(file.read_bytes())
     assert content != file.read_bytes()
     file.write_bytes(content)
     with pytest.raises(InputError, match="copy the whole folder") as error:
-        Learner.load(tmp_path)
+        Learner.load(tmp_path / "saved")
     assert "unsafe" not in str(error.value)
 
 
