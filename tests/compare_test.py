@@ -729,6 +729,15 @@ def test_the_figure(three, capsys, monkeypatch):
     assert (three.parent / "curves.svg").exists()
 
 
+@pytest.mark.parametrize("called, usage", [
+    ("/env/bin/reptile-compare", "reptile-compare [-h]"),
+    ("/a/compare/__main__.py", "python -m reptile_tf.compare [-h]")])
+def test_the_usage_is_what_was_typed(capsys, called, usage):
+    with pytest.raises(SystemExit):
+        compare.main([called, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {usage}")
+
+
 def test_names_are_no_mathematics_and_no_markup(tmp_path, capsys):
     """A folder may be called anything; as mathematics x_a_b is an error."""
     rows = images(shots_1t=0.5)

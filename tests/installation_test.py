@@ -177,6 +177,7 @@ def test_a_wheel_works_in_an_empty_environment(installed, tmp_path):
         assert f"\n{package}==" not in listed
     assert "usage: reptile-omniglot [--flagfile" in run(
         "reptile-omniglot", "--help")
+    assert "usage: reptile-compare [-h]" in run("reptile-compare", "--help")
     run("reptile-omniglot", "--flagfile=configs/omniglot_5way.cfg",
         "--data=synthetic", "--run_dir=runs/one", "--eval_iters=1",
         "--eval_interval=0", "--eval_splits=test", *SHORT)

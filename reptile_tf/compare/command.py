@@ -47,8 +47,10 @@ def show(folders: Sequence[Path | str], form: str = "text",
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit status, 1 after an error."""
+    script = Path(argv[0]).name
     parser = argparse.ArgumentParser(
-        "python -m reptile_tf.compare", allow_abbrev=False,
+        script if script.startswith("reptile-")
+        else "python -m reptile_tf.compare", allow_abbrev=False,
         description="Runs beside each other and beside the paper: the mean "
         "over seeds, its standard deviation, the difference.")
     parser.add_argument("folders", metavar="DIR", nargs="+",
