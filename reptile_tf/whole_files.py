@@ -1,5 +1,6 @@
 """Files and folders that are there as a whole, or as they were before."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if before.exists() and not path.exists():  # Killed in between.
             os.rename(before, path)
         _remove(before)
+        for left in (temporary, before):
+            if os.path.lexists(left):
+                raise PermissionError(
+                    errno.EACCES, "left of an earlier try, it cannot be "
+                    "removed", str(left))
         yield temporary
         if path.is_dir() and temporary.is_dir():
             # Removing it takes long, and may fail half-way.
@@ -42,7 +48,8 @@ def replacing(path: Path) -> Iterator[Path]:
             except BaseException:
                 os.rename(before, path)
                 raise
-            _remove(before)
+            os.rename(before, temporary)  # From here on it is not whole.
+            _remove(temporary)
         else:
             os.replace(temporary, path)
     except BaseException:

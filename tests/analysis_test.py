@@ -171,7 +171,7 @@ import runpy
 from reptile_tf import quiet_tensorflow
 from reptile_tf.analysis import expansion, solution_manifolds
 expansion.STEPS, expansion.ALPHAS = (2,), (3e-6, 3e-5)
-solution_manifolds.iterates.__defaults__ = (False, 9)  # Meta-iterations.
+solution_manifolds.iterates.__kwdefaults__["iterations"] = 9
 runpy.run_module("reptile_tf.analysis", run_name="__main__", alter_sys=True)
 """
 

@@ -163,12 +163,14 @@ def test_several_queries_are_asked_of_splits_that_are_evaluated():
 
 @pytest.mark.parametrize("flags, want", [
     ([], []),
-    (["--classes=9"], ["in training 1 step of 5 examples see 5 of a support "
+    (["--classes=9"], ["in training 1 step of 5 examples sees 5 of a support "
                        "set of 9: .*inner_batch"]),
     (["--shots=3", "--eval_iters=2", "--eval_batch=7"],
      ["in evaluation 2 steps of 7 examples see 14 of a support set of 15: "
       ".*eval_batch"]),
     (["--shots=3", "--eval_iters=0"], []),
+    # Drawn afresh, they are not meant to.
+    (["--classes=9", "--replacement"], []),
     (["--shots=3", "--eval_iters=3"], []),
     (["--tail_shots=0", "--algorithm=reptile", "--inner_iters=1"], [])])
 def test_examples_that_no_step_sees_are_told(flags, want):

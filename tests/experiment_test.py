@@ -438,6 +438,13 @@ def test_the_commits_that_trained_are_told_from_the_one_that_evaluated(
         found = json.loads((tmp_path / "result.json").read_text())
         return found["trained_with"], found["commit"]
 
+    def stopped(*_):
+        raise RuntimeError
+    with monkeypatch.context() as at_once:
+        at_once.setattr(experiment_parts, "commit", lambda: "none")
+        at_once.setattr(MetaTrainer, "train_step", stopped)
+        with pytest.raises(RuntimeError):
+            main(tmp_path, *SHORT, "--eval_interval=1")
     assert result("a") == (["a"], "a")
     newest = Checkpoints(tmp_path / "checkpoints").paths()[-1]
     newest.unlink()
@@ -452,7 +459,7 @@ def test_the_commits_that_trained_are_told_from_the_one_that_evaluated(
 def test_the_test_split_alone(tmp_path, capsys):
     assert main(tmp_path / "run", *UNTRAINED, "--val_classes=3",
                 "--shots=1,3", "--eval_splits=test") == 0
-    assert "warning: in evaluation 1 step of 5 examples see 5 of a support " \
+    assert "warning: in evaluation 1 step of 5 examples sees 5 of a support " \
         "set of 9" in capsys.readouterr().out
     result = json.loads((tmp_path / "run/result.json").read_text())
     for rows in (result["results"], result["untrained"]):

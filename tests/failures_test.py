@@ -131,11 +131,28 @@ def test_a_replaced_folder_is_never_lost(tmp_path, monkeypatch, broken):
         if (path / "old").exists():
             (path / "old").unlink()
             raise KeyboardInterrupt
-    monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt), replacing(folder) as temporary:
-        temporary.mkdir()
-        (temporary / "new").touch()
+    with monkeypatch.context() as removing:
+        removing.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt), replacing(folder) as temporary:
+            temporary.mkdir()
+            (temporary / "new").touch()
     assert [p.name for p in folder.iterdir()] == ["new"]
+    shutil.rmtree(folder)  # Half of the old one is not put in its place.
+    with pytest.raises(KeyError), replacing(folder):
+        raise KeyError
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", [".b.reptile_tf", ".b.reptile_tf-before"])
+def test_what_cannot_be_removed_is_named_before_anything_is_written(
+        tmp_path, monkeypatch, name):
+    (tmp_path / "b").mkdir()
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(PermissionError, match=f"cannot be removed.*{name}'"
+                       ) as error, replacing(tmp_path / "b"):
+        pytest.fail("It would be written.")
+    assert "allow it" in explained(error.value)
 
 
 def test_a_folder_that_a_killed_process_had_set_aside_is_put_back(tmp_path):

@@ -628,21 +628,31 @@ def test_a_damaged_learner_is_one_error(saved, tmp_path, name, damage):
 
 def test_where_a_disk_is_mounted_is_no_place(monkeypatch, tmp_path):
     """Found before a training, not when the folder cannot be replaced."""
-    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path)
-    with pytest.raises(InputError, match="mounted.*/initialization"):
-        classifier().save(tmp_path)
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    disk.mkdir()
+    link.symlink_to(disk)
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == disk)
+    for path in (disk, link):
+        with pytest.raises(InputError, match="mounted.*/initialization"):
+            classifier().save(path)
+
+
+def doubled(x):
+    return 2 * x
 
 
 @pytest.mark.parametrize("layer", [
-    Scaled(), keras.layers.Lambda(lambda x: 2 * x, output_shape=(WAYS,))])
+    Scaled(), keras.layers.Lambda(doubled, output_shape=(WAYS,)),
+    keras.layers.Lambda(lambda x: 2 * x, output_shape=(WAYS,))])
 def test_what_keras_does_not_know_is_to_be_registered(tmp_path, layer):
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(WAYS),
                               layer])
     with warnings.catch_warnings():  # Keras's own, of the lambda.
         warnings.simplefilter("ignore")
         Learner(model).save(tmp_path / "saved")
-    remedy = ("register_keras_serializable" if isinstance(layer, Scaled)
-              else "a lambda is code.*enable_unsafe_deserialization")
+    remedy = ("a lambda is code.*enable_unsafe_deserialization" if getattr(
+        layer, "function", doubled) is not doubled
+        else "register_keras_serializable")
     with pytest.raises(InputError, match=remedy):
         Learner.load(tmp_path / "saved")
     with keras.saving.custom_object_scope({"Scaled": Scaled}):
@@ -759,15 +769,25 @@ def test_examples_that_do_not_fit_are_refused(rng, loss, spoil, message):
     [keras.layers.Dense(3, "softmax")],
     [keras.layers.Dense(3), keras.layers.Activation("softmax")],
     [keras.layers.Dense(3), keras.layers.Softmax()],
-    [keras.Sequential([keras.Input([4]), keras.layers.Dense(3, "softmax")])]],
-    ids=["dense", "activation", "layer", "model_inside"])
-def test_cross_entropy_takes_logits(rng, end):
+    [keras.Sequential([keras.Input([4]), keras.layers.Dense(3, "softmax")])],
+    [keras.layers.Reshape([1, 4]), keras.layers.TimeDistributed(
+        keras.layers.Dense(3, "softmax"))]],
+    ids=["dense", "activation", "layer", "model_inside", "distributed"])
+def test_cross_entropy_takes_logits(end):
     """Silently it would train through the softmax of a softmax."""
     model = keras.Sequential([keras.Input([4]), *end])
-    with pytest.raises(InputError, match="a softmax, and cross_entropy takes"):
-        Learner(model).adapt(*support(rng), steps=1)
-    Learner(model, loss=lambda y, p: -keras.ops.log(keras.ops.take_along_axis(
-        p, y[:, None], 1))).adapt(*support(rng), steps=1)
+    with pytest.raises(InputError, match="is a softmax, and cross_entropy"):
+        Learner(model)
+    Learner(model, loss=keras.losses.SparseCategoricalCrossentropy(
+        reduction=None))
+
+
+@pytest.mark.parametrize("end", [
+    keras.layers.LSTM(3, activation="softmax"), keras.layers.Softmax(axis=1)])
+def test_a_softmax_of_something_else_is_none_of_classes(end):
+    """Of an LSTM's cell; over positions."""
+    Learner(keras.Sequential([keras.Input([5, 3]), keras.layers.Dense(3),
+                              end]))
 
 
 def test_a_column_of_outputs_and_a_row_of_targets_do_not_broadcast(rng):

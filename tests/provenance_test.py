@@ -82,6 +82,17 @@ def test_another_users_checkout_is_read(alone, monkeypatch):
     assert provenance.commit() == commit
 
 
+def test_a_checkout_that_another_user_updated_is_ones_own(alone, monkeypatch):
+    """As root does, in a container; the repository's folder stays mine."""
+    file, commit = repository(alone / "code", "ours")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (
+        types.SimpleNamespace(st_uid=stat(file).st_uid + 1)
+        if path in (file, file.parent) else stat(path, **how)))
+    assert provenance.commit() == commit
+
+
 def test_settings_of_somebody_elses_repository_are_not_followed(
         alone, monkeypatch):
     """One above an installed package: git would run what it says."""

@@ -79,6 +79,24 @@ def test_a_damaged_file_is_named(monkeypatch, tmp_path):
             load()
 
 
+def test_however_a_published_one_is_named_it_is_checked(
+        monkeypatch, tmp_path):
+    """By a relative path, or one through a link; one's own there is not."""
+    home = tmp_path / "initializations"
+    for name in (NAMES[0], "mine"):
+        shutil.copytree(ROOT / "initializations" / NAMES[0], home / name)
+    (home / "mine" / trained.CHECKSUMS).unlink()
+    (home / NAMES[0] / "learner.json").write_text("{}")
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setattr(trained, "FOLDER", home)
+    monkeypatch.chdir(home)
+    for path in (home / NAMES[0], tmp_path / "link" / NAMES[0],
+                 Path(NAMES[0])):
+        with pytest.raises(InputError, match="json is not the published"):
+            trained.load_from(path)
+    trained.load_from(home / "mine")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_adapts_to_glyphs_that_it_was_not_trained_on(name):
     """Half of the classes it was trained to tell are told, of other drawings

@@ -104,10 +104,13 @@ def publish(run: Path, name: str, note: str) -> None:
     if directory.flags()["data"] == "--data=synthetic":
         raise InputError(f"{run} was trained on built-in glyphs, and the card "
                          "is of Omniglot")
-    if not re.fullmatch("[0-9a-f]{40}", result["commit"]):
-        raise InputError(f"{run} was evaluated with code of no commit "
-                         f"({result['commit']}): evaluate it with code "
-                         "that others can check out")
+    for commit, what in ((result["commit"], "evaluated"), *(
+            (c, "trained") for c in result.get("trained_with", ())
+            if c != "unknown")):  # Before runs noted it.
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            raise InputError(f"{run} was {what} with code of no commit "
+                             f"({commit}): do it with code that others can "
+                             "check out")
     learner = Learner.load(run / "initialization")
     if not learner.trained_on:
         raise InputError(f"{run} was exported before initializations knew "

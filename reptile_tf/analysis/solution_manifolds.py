@@ -75,7 +75,7 @@ def sampler_of(manifolds: np.ndarray, alternate: bool) -> Sampler:
 
 
 def iterates(start: np.ndarray, manifolds: np.ndarray, loss: Loss,
-             alternate: bool = False, iterations: int = ITERATIONS
+             *, alternate: bool = False, iterations: int = ITERATIONS
              ) -> Iterator[np.ndarray]:
     """phi [d] before and after each meta-iteration of Reptile.
 

@@ -6,6 +6,7 @@ Each takes a `config.Config`.
 from typing import Any
 
 from reptile_tf.errors import InputError
+from reptile_tf.learning.adaptation import unseen
 from reptile_tf.learning.rules import REGISTRY
 
 
@@ -63,20 +64,18 @@ def unseen_examples(config) -> list[str]:
     Of training tasks those with a tail set apart: without one, examples are
     drawn for the steps alone.
     """
-    sets = [("evaluation", config.ways * shots, config.eval_iters, batch,
-             "--eval_batch or --eval_iters")
+    sets = [("evaluation", "--eval_batch or --eval_iters", config.eval_iters,
+             batch, config.ways * shots)
             for shots, batch in config.evaluations() if config.eval_iters]
     if config.tail_shots:
         sets.insert(0, (
-            "training", config.ways * (
-                config.task.train_shots - config.tail_shots),
+            "training", "--inner_batch or --inner_iters",
             config.inner_iters - 1, config.inner_batch,
-            "--inner_batch or --inner_iters"))
-    return [
-        f"in {where} {steps} step{'s' * (steps > 1)} of {batch} examples see "
-        f"{steps * batch} of a support set of {size}: with a larger {flags} "
-        "they see all" for where, size, steps, batch, flags in sets
-        if steps * batch < size]
+            config.ways * (config.task.train_shots - config.tail_shots)))
+    found = [(where, unseen(*numbers, config.replacement), flags)
+             for where, flags, *numbers in sets]
+    return [f"in {where} {text}: all with a larger {flags}"
+            for where, text, flags in found if text]
 
 
 def as_text(value: Any) -> str:

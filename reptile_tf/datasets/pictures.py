@@ -102,8 +102,8 @@ def _open(content: bytes | np.ndarray) -> Image.Image:
                 f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make "
                 "it smaller") from e
         except Image.UnidentifiedImageError as e:
-            raise ValueError("it is no image that is read here ("
-                             f"{', '.join(FORMATS)})") from e
+            raise ValueError("it is no image of a kind that is read here: "
+                             f"make it one of {', '.join(FORMATS)}") from e
 
 
 @contextlib.contextmanager

@@ -93,7 +93,8 @@ def of_curves(outcomes: Sequence[Outcome]) -> str:
 
 def _commits(outcomes: Sequence[Outcome]) -> list[str]:
     """Of the runs, each once: a stopped command may go on with another."""
-    return sorted({r["commit"] for o in outcomes for r in o.results})
+    return sorted({commit for o in outcomes for r in o.results
+                   for commit in (r["commit"], *r.get("trained_with", ()))})
 
 
 def described(outcomes: Sequence[Outcome]) -> list[str]:

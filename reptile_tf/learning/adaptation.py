@@ -52,12 +52,10 @@ class AdaptConfig:
             return
         with tf.init_scope():  # A number, where a caller's graph is traced too.
             batch = int(self.batch_of(num_examples))
-        seen = self.steps * batch
-        if seen < num_examples:
-            warnings.warn(
-                f"{self.steps} steps of {batch} examples see {seen} of a "
-                f"support set of {num_examples}: give more steps= or a larger "
-                "batch= for all of them", stacklevel=3)
+        text = unseen(self.steps, batch, num_examples, self.replacement)
+        if text:
+            warnings.warn(f"{text}: give more steps= or a larger batch= for "
+                          "all of them", stacklevel=3)
 
     def positions(self, num_examples: tf.Tensor) -> tf.Tensor:
         """The mini-batches [steps, B] of a support set of this size."""
@@ -70,6 +68,18 @@ class AdaptConfig:
         for size, smaller in sorted(self.smaller, reverse=True):
             batch = tf.where(num_examples <= size, smaller, batch)
         return batch
+
+
+def unseen(steps: int, batch: int, num_examples: int, replacement: bool
+           ) -> str | None:
+    """That so many steps do not see all of a support set, if it is so.
+
+    Mini-batches that are drawn afresh are not meant to.
+    """
+    seen = steps * batch
+    return None if replacement or seen >= num_examples else (
+        f"{steps} step{'s' * (steps > 1)} of {batch} examples "
+        f"see{'s' * (steps == 1)} {seen} of a support set of {num_examples}")
 
 
 def shuffling_keys(number: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:

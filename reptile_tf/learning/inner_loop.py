@@ -21,6 +21,7 @@ from reptile_tf.learning.optimizers import (
     InnerState,
 )
 from reptile_tf.learning.rematerialization import recomputed
+from reptile_tf.learning.targets import require_logits
 from reptile_tf.learning.weights import Weights
 
 
@@ -45,7 +46,7 @@ class InnerLoop:
       correct_in: see `InnerOptimizer`.
 
     Raises:
-      InputError: a model with nothing to train.
+      InputError: a model with nothing to train, or a softmax too many.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class InnerLoop:
             raise InputError(
                 f"model {model.name!r} has no trainable weights: set "
                 "trainable=True on a layer that has weights")
+        if loss is cross_entropy:
+            require_logits(model)
         self.model, self.config = model, config
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self.loss_of_examples = loss

@@ -93,7 +93,8 @@ def require_replaceable(directory: Path) -> None:
             f"initialization, or none ({more}): name a folder that is new, "
             "empty, or an initialization to replace, move what is yours "
             "elsewhere")
-    if directory.is_dir() and os.path.ismount(directory):
+    if directory.is_dir() and os.path.ismount(
+            directory.resolve()):
         raise InputError(f"{directory} is where a disk is mounted, and cannot "
                          f"be replaced: name a folder in it, such as "
                          f"{directory / 'initialization'}")
@@ -187,7 +188,7 @@ def _model(file: Path) -> keras.Model:
         if not zipfile.is_zipfile(file) or not isinstance(
                 e, (TypeError, ValueError)):
             remedy = "copy the whole folder"
-        elif "lambda" in str(e).lower():
+        elif "unsafe_deserialization" in str(e):  # As Keras says of lambdas.
             remedy = ("a lambda is code, which runs: if you trust the file, "
                       "call keras.config.enable_unsafe_deserialization()")
         else:

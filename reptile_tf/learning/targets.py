@@ -49,25 +49,29 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
     dtype = tf.as_dtype(targets.dtype if hasattr(targets, "dtype")
                         else np.asarray(targets).dtype)
     if loss is cross_entropy:
-        _require_logits(model)
         _require_labels(targets, dtype, tuple(shape[axes:]), output, name)
     else:
         _require_comparable(model, loss, tuple(shape[axes:]), dtype, output,
                             name)
 
 
-def _require_logits(model: keras.Model) -> None:
-    """Of probabilities it would take the softmax of a softmax."""
+def require_logits(model: keras.Model) -> None:
+    """Raise InputError for a model of probabilities, of which cross_entropy
+    would take the softmax once more."""
     last = model
-    while isinstance(last, keras.Model):
-        last = last.outputs[0]._keras_history.operation
-    if type(last).__name__ == "Softmax" or (
+    while isinstance(last, (keras.Model, keras.layers.TimeDistributed)):
+        last = last.layer if isinstance(last, keras.layers.TimeDistributed) \
+            else last.outputs[0]._keras_history.operation
+    softmax = type(last).__name__ == "Softmax" and (
+        type(last).__module__.startswith("keras.")
+        and last.axis in (-1, len(model.outputs[0].shape) - 1))
+    # A recurrent layer's is inside, before its gates.
+    if softmax or not isinstance(last, keras.layers.RNN) and (
             getattr(last, "activation", None) is keras.activations.softmax):
         raise InputError(
-            f"layer {last.name!r} ({type(last).__name__}) at the end is a "
-            "softmax, and cross_entropy takes it itself, of logits: leave the "
-            "layer's activation out (activation=None), or give a loss of "
-            "probabilities")
+            f"{last.name!r} ({type(last).__name__}) at the end is a softmax, "
+            "and cross_entropy takes it itself, of logits: leave it out, by "
+            "activation=None in a layer, or give a loss of probabilities")
 
 
 def _require_labels(targets, dtype, own, output, name) -> None:

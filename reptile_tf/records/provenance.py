@@ -1,5 +1,6 @@
 """What a result depends on besides its flags: machine, versions, commit."""
 
+import os
 import platform
 import subprocess
 import zlib
@@ -61,7 +62,9 @@ def commit() -> str:
     root = next((p for p in here.parents if (p / ".git").exists()), None)
     # A repository's settings are commands that git runs: of one above the
     # code, of somebody who could not change the code, none are read.
-    if root is None or (root / ".git").stat().st_uid != here.stat().st_uid:
+    owners = {here.stat().st_uid, here.parent.stat().st_uid,
+              getattr(os, "geteuid", lambda: None)()}
+    if root is None or (root / ".git").stat().st_uid not in owners:
         return reptile_tf.__version__
     try:
         def git(*words):

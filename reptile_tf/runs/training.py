@@ -17,11 +17,6 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
     c, trainer = run.config, run.trainer
     calls = trainer.train(run.sampler, c.eval_interval)
     timed, spent, counted, done = 0, 0.0, 0, trainer.iteration
-    if done < c.meta_iters and run.commit not in run.commits[-1:]:
-        if run.commits:
-            run.log.warning("warning: trained with the code of commit %s so "
-                            "far, now %s", run.commits[-1], run.commit)
-        run.commits.append(run.commit)
     with run.progress.bar(run.log, c.meta_iters, done, "it") as bar:
         while True:
             _evaluate_if_due(run, done, interrupts)
@@ -34,6 +29,7 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
             start = time.monotonic()
             made = next(calls) - done
             done += made
+            _note_commit(run)
             bar.update(made)
             timed += 1
             if timed > 1:  # The first call compiles.
@@ -42,6 +38,15 @@ def train(run: Experiment, interrupts: Interrupts) -> None:
             if timed == TIMED_CALLS:
                 _log_duration(run, spent / counted)
     save(run)
+
+
+def _note_commit(run: Experiment) -> None:
+    """That the meta-iterations just made are of the code of this process."""
+    if run.commit not in run.commits[-1:]:
+        if run.commits:
+            run.log.warning("warning: trained with the code of commit %s so "
+                            "far, now %s", run.commits[-1], run.commit)
+        run.commits.append(run.commit)
 
 
 def _log_duration(run: Experiment, seconds: float) -> None:

@@ -20,7 +20,7 @@ class ImageData:
         row.
       source: where they came from.
       key: stands for the pixels in the fingerprint, where reading them all
-        would take long, and says where a class and a split end.
+        would take long.
       facts: further keys of result.json.
       changes: what decoding did to the images.
     """

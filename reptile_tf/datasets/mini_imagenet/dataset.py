@@ -56,13 +56,10 @@ def load(config: MiniImageNetConfig) -> FewShotImages:
     found = prepared.open_or_prepare(
         form, folder, config.pixels, config.cache, check, log)
     resize = config.resize_filter or "none"
-    splits = _splits(found.classes)
-    sizes = {name: [len(c) for c in of_it] for name, of_it in splits.items()}
     data = few_shot.ImageData(
-        found.images, splits,
+        found.images, _splits(found.classes),
         f"{form.name} in {folder}, {len(found.images):,} images, resize filter "
-        f"{resize}", f"{found.checksum} {sizes}", {"resize_filter": resize},
-        found.changes)
+        f"{resize}", found.checksum, {"resize_filter": resize}, found.changes)
     if str(found.changes):
         data.facts["image_changes"] = str(found.changes)
     # Of two results by it: whether they are of the same images and classes.
