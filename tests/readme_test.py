@@ -197,12 +197,12 @@ def test_the_library_example_runs_and_is_short(demo, forks):
 
 @pytest.mark.slow
 def test_the_example_of_a_runs_tasks_is_right(forks):
-    """Untrained, almost: some are learned from one example of each."""
+    """Untrained, almost: a little is learned from one example of each."""
     status, output = forks["tasks"]
     assert status == 0, output
     means = [float(line.split()[1]) for line in output.splitlines()
              if re.match(r"\d+: ", line)]
-    assert len(means) == 3 and means[0] < 0.3 < means[2]
+    assert len(means) == 3 and means[0] + 0.03 < means[2]
 
 
 @pytest.mark.slow
@@ -230,6 +230,7 @@ def test_every_other_command_runs(demo, forks):
     assert {name: (r["dataset"], r["meta_iters"]) for name, r in
             trained.items()} == {
         "demo": ("omniglot", 2), "o5": ("omniglot", 1),
+        "half": ("omniglot", 2),
         "m5": ("miniimagenet", 1), "photos": ("miniimagenet", 1)}
     assert len(python_commands()) == len(SHORTENED) + 1
 
