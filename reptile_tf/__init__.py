@@ -5,6 +5,7 @@ start TensorFlow.
 """
 
 import importlib
+import importlib.metadata
 import os
 import platform
 import sys
@@ -25,6 +26,20 @@ if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow" or (
         "reptile_tf needs Keras's TensorFlow backend: set "
         "KERAS_BACKEND=tensorflow before Keras is imported")
 
+# A hosted notebook brings older ones, and has them imported by then.
+for _name, _least in (("tensorflow", (2, 18)), ("keras", (3, 15))):
+    try:
+        _here = getattr(sys.modules.get(_name), "__version__", None) or (
+            importlib.metadata.version(_name))
+        _old = tuple(map(int, _here.split(".")[:2])) < _least
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        continue  # Under a name, or with a number, of its own.
+    if _old:
+        raise ImportError(
+            f"reptile_tf needs {_name} {'.'.join(map(str, _least))} or newer, "
+            f"and here is {_here}: install what requirements.txt says, by pip, "
+            "and start Python, or the notebook's kernel, anew")
+
 _HOMES = {
     "AdaptConfig": "learning.adaptation",
     "Batches": "tasks",
@@ -36,7 +51,7 @@ _HOMES = {
     "MetaTrainer": "learning.meta_training",
     "TaskConfig": "tasks",
     "TaskSampler": "tasks",
-    "accuracy": "learning.evaluation",
+    "accuracy": "learning.measures",
     "cross_entropy": "learning.losses",
     "load": "trained",
     "meta_train": "learning.meta_training",

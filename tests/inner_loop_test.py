@@ -117,6 +117,18 @@ def test_frozen_weights_are_some_of_the_network(frozen, message):
         loop(two_layers(), inner_frozen=frozen)
 
 
+@pytest.mark.parametrize("frozen, moving", [
+    ("encoder/*", [False] * 3 + [True] * 5),
+    ("decoder/lstm_cell/bias", [True] * 5 + [False] + [True] * 2),
+    ("lstm_cell/*", [False] * 6 + [True] * 2)])
+def test_a_layer_inside_another_is_frozen_by_either_name(frozen, moving):
+    model = keras.Sequential([
+        keras.Input([5, 3]),
+        keras.layers.LSTM(4, name="encoder", return_sequences=True),
+        keras.layers.LSTM(4, name="decoder"), keras.layers.Dense(2)])
+    assert loop(model, inner_frozen=frozen)._moving == moving
+
+
 def keras_adam(beta_1):
     return keras.optimizers.Adam(RATE, beta_1=beta_1, beta_2=0.999,
                                  epsilon=1e-8)
@@ -291,8 +303,8 @@ def test_small_weights_are_stepped_together(rng, shapes, number):
                        tf.constant(4, tf.int64))
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
     (want, want_state), (got, got_state) = (
-        InnerLoop(models.inner_clone(model), InnerConfig(), one_graph=jit
-                  ).apply_gradient(weights, gradient, state)
+        InnerLoop(models.inner_clone(model), InnerConfig(), squared_error,
+                  one_graph=jit).apply_gradient(weights, gradient, state)
         for jit in (True, False))
     assert [w.shape for w in got] == shapes
     for a, b in zip([*got, *got_state.v], [*want, *want_state.v],

@@ -92,6 +92,20 @@ def test_kerass_backend_is_tensorflow(tmp_path):
     assert "set KERAS_BACKEND=tensorflow before Keras" in refused.stderr
 
 
+@pytest.mark.parametrize("name, least", [
+    ("keras", "3.15"), ("tensorflow", "2.18")])
+def test_older_packages_are_named(name, least):
+    """Installed, or still in the memory of a notebook's kernel."""
+    for before in (
+            "import importlib.metadata as m; real = m.version\n"
+            f"m.version = lambda n: '2.9.1' if n == '{name}' else real(n)\n",
+            f"import sys, types; sys.modules['{name}'] = types.SimpleNamespace("
+            "__version__='2.9.1', config=types.SimpleNamespace("
+            "backend=lambda: 'tensorflow'))\n"):
+        assert f"needs {name} {least} or newer, and here is 2.9.1" in python(
+            before + "import reptile_tf").stderr
+
+
 def test_the_public_names_can_be_listed():
     assert {*reptile_tf.__all__, "__all__"} <= set(dir(reptile_tf))
 

@@ -237,7 +237,7 @@ def test_outputs_whose_size_the_inputs_decide(rng, tmp_path):
             query_targets=tasks.query_targets[:, :, :4]))
     # Nor do labels broadcast.
     for wrong in (y[0, 0, :, :1], y[0, 0, :, :5]):
-        with pytest.raises(InputError, match="cross_entropy takes integer"):
+        with pytest.raises(InputError, match="takes labels of shape .6. for e"):
             learner.adapt(x[0, 0], wrong)
 
 
@@ -752,8 +752,13 @@ def test_a_rule_in_a_function_of_ones_own(rng):
     (None, lambda x, y: (x, y + 100),
      "from 100 to 102, and the network has 3 outputs"),
     (None, lambda x, y: (x, y - 1), "from -1 to 1"),
-    (None, lambda x, y: (x, y.astype("float32")), "integer labels"),
-    (None, lambda x, y: (x, y[:, None]), r"shape \[1\] each"),
+    (None, lambda x, y: (x, y.astype("float32")), "one label for each.*astype"),
+    (None, lambda x, y: (x, y == 0), "each example, .*, by .astype.int"),
+    (None, lambda x, y: (x, np.eye(3, dtype=int)[y]), "one-hot.*argmax"),
+    (None, lambda x, y: (x, y.astype(str)), "targets are strings: number"),
+    (None, lambda x, y: (x, [None] * len(y)), "targets are no array"),
+    (None, lambda x, y: (x, y[:, None]),
+     r"shape \[1\] each.*; give \[..., 0\]"),
     (squared_error, lambda x, y: (x, x[:, 0]),
      r"of shape \[\] each, and the network's outputs float32 of shape \[3\]"),
     (squared_error, lambda x, y: (x, x), r"shape \[4\] each"),
@@ -769,17 +774,68 @@ def test_examples_that_do_not_fit_are_refused(rng, loss, spoil, message):
     [keras.layers.Dense(3, "softmax")],
     [keras.layers.Dense(3), keras.layers.Activation("softmax")],
     [keras.layers.Dense(3), keras.layers.Softmax()],
+    [keras.layers.Dense(3, tf.nn.softmax)],
+    [keras.layers.Dense(3, "sigmoid")],
     [keras.Sequential([keras.Input([4]), keras.layers.Dense(3, "softmax")])],
     [keras.layers.Reshape([1, 4]), keras.layers.TimeDistributed(
         keras.layers.Dense(3, "softmax"))]],
-    ids=["dense", "activation", "layer", "model_inside", "distributed"])
+    ids=["dense", "activation", "layer", "tensorflow", "sigmoid",
+         "model_inside", "distributed"])
 def test_cross_entropy_takes_logits(end):
     """Silently it would train through the softmax of a softmax."""
     model = keras.Sequential([keras.Input([4]), *end])
-    with pytest.raises(InputError, match="is a softmax, and cross_entropy"):
+    with pytest.raises(InputError, match="makes probabilities, and cross"):
         Learner(model)
     Learner(model, loss=keras.losses.SparseCategoricalCrossentropy(
         reduction=None))
+
+
+@pytest.mark.parametrize("end, output", [
+    (keras.layers.Dense(1), r"\[1\]"), (keras.layers.Reshape([]), r"\[\]")])
+def test_cross_entropy_of_one_output_is_no_choice(end, output):
+    """Always 0, whatever the weights are."""
+    model = keras.Sequential([
+        keras.Input([1]), keras.layers.Dense(1), end])
+    with pytest.raises(InputError, match=f"outputs are {output}.*BinaryCross"):
+        Learner(model)
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError, None])
+def test_a_loss_is_a_function(loss):
+    with pytest.raises(InputError, match="is no function of targets and out"):
+        classifier(loss=loss)
+
+
+def test_whole_numbers_beside_outputs_are_refused_with_the_remedy(rng):
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
+    with pytest.raises(InputError, match=r"give them by .astype\('float32'\)"):
+        Learner(model, loss=squared_error).adapt(
+            rng.normal(size=(6, 4)), np.arange(6)[:, None])
+
+
+def test_fractions_are_not_cut_off_to_whole_numbers(rng):
+    """Images of 0 to 1 would all be 0."""
+    learner = Learner(keras.Sequential([
+        keras.Input([4], dtype="uint8"), keras.layers.Rescaling(1 / 255),
+        keras.layers.Dense(WAYS)]))
+    x, y = rng.integers(0, 256, (6, 4)), np.arange(6) % WAYS
+    learner.adapt(x.astype("float64"), y, steps=1)
+    with pytest.raises(InputError, match="inputs are fractions.*uint8"):
+        learner.adapt(x / 255, y, steps=1)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("inner", InnerConfig(0.5)), ("loss", squared_error)])
+def test_what_is_compiled_into_a_learner_cannot_be_changed(name, value):
+    """Else `save` would write what `evaluate` does not compute."""
+    with pytest.raises(AttributeError):
+        setattr(classifier(), name, value)
+
+
+@pytest.mark.parametrize("tasks", [(1, 2), None, Batches(1, 2, 3, 4)])
+def test_what_is_no_tasks_is_not_evaluated(tasks):
+    with pytest.raises(InputError, match="give EvaluationTasks"):
+        classifier().evaluate(tasks)
 
 
 @pytest.mark.parametrize("end", [

@@ -16,7 +16,8 @@ from reptile_tf.datasets import omniglot, sine
 from reptile_tf.errors import InputError
 from reptile_tf.execution.engine import Engine
 from reptile_tf.experiments import sine_waves as figure1
-from reptile_tf.learning.evaluation import Evaluator, mean_squared_error
+from reptile_tf.learning.evaluation import Evaluator
+from reptile_tf.learning.measures import mean_squared_error
 from reptile_tf.learning.rules import unweighted
 from reptile_tf.records import metrics
 from reptile_tf.records.run_directory import RunDirectory

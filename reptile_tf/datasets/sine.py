@@ -20,8 +20,9 @@ from reptile_tf.configuration.run_flags import flag
 from reptile_tf.datasets.splits import start_name
 from reptile_tf.datasets.task_source import TaskSource
 from reptile_tf.errors import InputError
-from reptile_tf.learning.evaluation import Score, mean_squared_error
+from reptile_tf.learning.evaluation import Score
 from reptile_tf.learning.losses import squared_error
+from reptile_tf.learning.measures import mean_squared_error
 from reptile_tf.tasks import Batches, EvaluationTasks
 
 NAME = "sine"

@@ -19,8 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reptile_tf.learning.evaluation import Measure, Score, accuracy
+from reptile_tf.learning.evaluation import Score
 from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.learning.measures import Measure, accuracy
 from reptile_tf.tasks import EvaluationTasks, Sampler
 
 

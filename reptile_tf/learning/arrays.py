@@ -17,6 +17,17 @@ def require_finite(array: Any, name: str) -> None:
                          "those values")
 
 
+def tensor_of(array: Any, name: str) -> tf.Tensor:
+    """As a tensor; InputError for what is no array of numbers or strings."""
+    try:
+        return tf.convert_to_tensor(array)
+    except (ValueError, TypeError) as e:
+        raise InputError(
+            f"{name} are no array, but objects of Python, or of several "
+            "shapes: give an array of numbers, by .astype('float32'), of one "
+            "shape") from e
+
+
 def finite(array: Any) -> bool:
     """Whether no value of an array is NaN or infinite; no string is."""
     values = np.asarray(array)

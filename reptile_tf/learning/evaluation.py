@@ -18,13 +18,10 @@ from reptile_tf.execution import memory
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning.arrays import shape_text
 from reptile_tf.learning.inner_loop import InnerLoop
-from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.learning.measures import Measure, accuracy
 from reptile_tf.learning.optimizers import InnerState
 from reptile_tf.learning.weights import Weights
 from reptile_tf.tasks import EvaluationTasks
-
-# (outputs [T, Q, N], targets [T, Q, ...]) -> one number for each task [T]
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,35 +45,6 @@ class Score:
     mean: float
     ci95: float | None
     values: tuple[float, ...] = field(repr=False)
-
-
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The fraction that is right: [T, Q, ..., N], [T, Q, ...] -> [T]."""
-    return _mean_of_tasks(np.argmax(logits, -1) == labels)
-
-
-def mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean over queries and outputs: [T, Q, ...], [T, Q, ...] -> [T]."""
-    return _mean_of_tasks(np.square(outputs - targets))
-
-
-def measure_of(loss: Loss) -> Measure:
-    """What is scored of a network trained with a loss.
-
-    Accuracy for cross_entropy; else the loss itself, averaged over queries.
-    """
-    if loss is cross_entropy:
-        return accuracy
-
-    def mean_loss(outputs, targets):
-        return np.stack([_mean_of_tasks(np.asarray(loss(y, x))[None])[0]
-                         for x, y in zip(outputs, targets, strict=True)])
-    return mean_loss
-
-
-def _mean_of_tasks(values: np.ndarray) -> np.ndarray:
-    """[T, ...] -> [T]."""
-    return values.mean(tuple(range(1, values.ndim)))
 
 
 def score_logits(

@@ -12,7 +12,11 @@ import tensorflow as tf
 
 from reptile_tf.errors import InputError
 from reptile_tf.learning.adaptation import AdaptConfig
-from reptile_tf.learning.arrays import is_text, require_finite
+from reptile_tf.learning.arrays import (
+    is_text,
+    require_finite,
+    values_of,
+)
 from reptile_tf.learning.arrays import shape_text as _text
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss
@@ -33,7 +37,7 @@ def checked_examples(inner_loop: InnerLoop, inputs: Any, targets: Any,
     """Inputs [S, ...] and their targets, checked and as tensors."""
     model = inner_loop.model
     inputs = checked_inputs(model, inputs, name)
-    targets = typed_targets(model, targets)
+    targets = typed_targets(model, targets, targets_name)
     require_targets(model, inner_loop.loss_of_examples, targets, targets_name,
                     (inputs.shape[0],), tuple(inputs.shape[1:]))
     require_finite(targets, targets_name)
@@ -51,11 +55,16 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks,
       tasks: as they were given.
       adaptation: whose mini-batches tasks without any have.
     """
+    if not isinstance(tasks, EvaluationTasks):
+        raise InputError(
+            f"tasks are a {type(tasks).__name__}: give EvaluationTasks, by "
+            "EvaluationTasks.cut(support_inputs, support_targets, "
+            "query_inputs, query_targets)")
     arrays = {}
     for name in ("support", "query"):
         inputs = np.asarray(getattr(tasks, f"{name}_inputs"))
-        targets = typed_targets(model,
-                                getattr(tasks, f"{name}_targets")).numpy()
+        targets = typed_targets(model, getattr(tasks, f"{name}_targets"),
+                                f"{name}_targets").numpy()
         require_inputs(model, inputs, f"{name}_inputs", axes=2)
         require_targets(model, loss, targets, f"{name}_targets",
                         inputs.shape[:2], inputs.shape[2:])
@@ -142,6 +151,13 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(
             f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
+    values = values_of(inputs) if tf.as_dtype(wanted).is_integer else None
+    if values is not None and values.dtype.kind not in "iub" and (
+            np.any(values != np.floor(values))):
+        raise InputError(
+            f"{name} are fractions, such as {values.flat[0]:.3g}, and the "
+            f"network takes {wanted}, which would cut them off: give whole "
+            "numbers, of images from 0 to 255")
 
 
 def require_as_long(queries: Any, support: Any) -> None:

@@ -21,7 +21,7 @@ from reptile_tf.learning.optimizers import (
     InnerState,
 )
 from reptile_tf.learning.rematerialization import recomputed
-from reptile_tf.learning.targets import require_logits
+from reptile_tf.learning.targets import require_loss
 from reptile_tf.learning.weights import Weights
 
 
@@ -63,8 +63,7 @@ class InnerLoop:
             raise InputError(
                 f"model {model.name!r} has no trainable weights: set "
                 "trainable=True on a layer that has weights")
-        if loss is cross_entropy:
-            require_logits(model)
+        require_loss(model, loss)
         self.model, self.config = model, config
         self.recompute, self.unrolled_steps = recompute, unrolled_steps
         self.loss_of_examples = loss
@@ -201,16 +200,17 @@ def _moving(model: keras.Model, frozen: str) -> list[bool]:
     """
     if not frozen:
         return [True] * len(model.trainable_variables)
-    names = ["/".join(v.path.split("/")[-2:])
+    # A layer may be inside another: encoder/lstm_cell/kernel.
+    paths = [v.path.removeprefix(f"{model.name}/")
              for v in model.trainable_variables]
-    patterns = frozen.split(",")
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+    fits = {pattern: [fnmatch.fnmatchcase(f"/{path}", f"*/{pattern}")
+                      for path in paths] for pattern in frozen.split(",")}
+    for pattern, fitted in fits.items():
+        if not any(fitted):
             raise InputError(
                 f"inner_frozen={pattern} fits no weight of {model.name!r}: "
-                f"they are {', '.join(names)}")
-    moving = [not any(fnmatch.fnmatchcase(name, p) for p in patterns)
-              for name in names]
+                f"they are {', '.join(paths)}")
+    moving = [not any(fitted) for fitted in zip(*fits.values(), strict=True)]
     if not any(moving):
         raise InputError(f"inner_frozen={frozen} leaves nothing to adapt: "
                          "leave a weight out of it")

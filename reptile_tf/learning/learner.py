@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,7 @@ from reptile_tf.execution.engine import Engine, choose
 from reptile_tf.learning import saved_learner, tflite
 from reptile_tf.learning.adaptation import AdaptConfig, stateless_schedule
 from reptile_tf.learning.adapted import Adapted
-from reptile_tf.learning.evaluation import (
-    Evaluator,
-    Measure,
-    Score,
-    measure_of,
-    score_logits,
-)
+from reptile_tf.learning.evaluation import Evaluator, Score, score_logits
 from reptile_tf.learning.examples import (
     checked_examples,
     checked_tasks,
@@ -28,6 +23,7 @@ from reptile_tf.learning.examples import (
 from reptile_tf.learning.initialization import inner_loop_of
 from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
+from reptile_tf.learning.measures import Measure, measure_of
 from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.learning.targets import require_targets, typed_targets
 from reptile_tf.networks import copied, inner_clone
@@ -63,7 +59,7 @@ class Learner:
                  loss: Loss = cross_entropy,
                  adaptation: AdaptConfig | None = None,
                  engine: Engine | None = None) -> None:
-        self.loss, self.inner = loss, inner or InnerConfig()
+        self._loss, self._inner = loss, inner or InnerConfig()
         self.trained_on: frozenset[str] = frozenset()
         self.adaptation = adaptation or AdaptConfig()
         self.engine = engine or choose(model)
@@ -81,6 +77,10 @@ class Learner:
             for fn in (stateless_schedule, self._steps_in_graph,
                        self._score_in_graph))
         self._evaluators: dict[tuple[bool, int], Evaluator] = {}
+
+    # Compiled into it: another one is another learner's.
+    loss, inner = (property(operator.attrgetter(name))
+                   for name in ("_loss", "_inner"))
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:

@@ -9,16 +9,26 @@ import tensorflow as tf
 
 from reptile_tf.errors import InputError
 from reptile_tf.learning.arrays import shape_text as _text
-from reptile_tf.learning.arrays import values_of
+from reptile_tf.learning.arrays import tensor_of, values_of
 from reptile_tf.learning.losses import Loss, cross_entropy
 
 # Examples of the trial batch that a loss is asked for: of no other dimension.
 TRIAL = 7919
+PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid,
+                 tf.nn.softmax, tf.nn.sigmoid)
 
 
-def typed_targets(model: keras.Model, targets: Any) -> tf.Tensor:
-    """Targets as int64 if they are integers, else in the weights' type."""
-    targets = tf.convert_to_tensor(targets)
+def typed_targets(model: keras.Model, targets: Any,
+                  name: str = "targets") -> tf.Tensor:
+    """Targets as int64 if they are integers, else in the weights' type.
+
+    Raises:
+      InputError: targets that are no numbers.
+    """
+    targets = tensor_of(targets, name)
+    if targets.dtype == tf.string:
+        raise InputError(f"{name} are strings: number the classes, by "
+                         "np.unique(names, return_inverse=True)[1]")
     return tf.cast(targets, tf.int64 if targets.dtype.is_integer
                    else model.trainable_variables[0].dtype)
 
@@ -55,9 +65,27 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
                             name)
 
 
-def require_logits(model: keras.Model) -> None:
-    """Raise InputError for a model of probabilities, of which cross_entropy
-    would take the softmax once more."""
+def require_loss(model: keras.Model, loss: Any) -> None:
+    """Raise InputError unless it is a loss, of outputs such as the model's."""
+    if isinstance(loss, type) or not callable(loss):
+        raise InputError(
+            f"loss={loss!r} is no function of targets and outputs: give one, "
+            "such as reptile_tf.squared_error, or keras.losses.Huber("
+            "reduction=None)")
+    if loss is cross_entropy:
+        _require_logits(model)
+
+
+def _require_logits(model: keras.Model) -> None:
+    """Not probabilities, of which cross_entropy would take the softmax once
+    more, nor one output, which is no choice."""
+    output = tuple(model.outputs[0].shape[1:])
+    if not output or output[-1] == 1:
+        raise InputError(
+            f"the network's outputs are {_text(output)}, and cross_entropy "
+            "takes a logit for each class, at least 2: give so many, or "
+            "another loss, such as keras.losses.BinaryCrossentropy("
+            "from_logits=True, reduction=None)")
     last = model
     while isinstance(last, (keras.Model, keras.layers.TimeDistributed)):
         last = last.layer if isinstance(last, keras.layers.TimeDistributed) \
@@ -67,21 +95,24 @@ def require_logits(model: keras.Model) -> None:
         and last.axis in (-1, len(model.outputs[0].shape) - 1))
     # A recurrent layer's is inside, before its gates.
     if softmax or not isinstance(last, keras.layers.RNN) and (
-            getattr(last, "activation", None) is keras.activations.softmax):
+            getattr(last, "activation", None) in PROBABILITIES):
         raise InputError(
-            f"{last.name!r} ({type(last).__name__}) at the end is a softmax, "
-            "and cross_entropy takes it itself, of logits: leave it out, by "
-            "activation=None in a layer, or give a loss of probabilities")
+            f"{last.name!r} ({type(last).__name__}) at the end makes "
+            "probabilities, and cross_entropy takes the softmax itself, of "
+            "logits: leave it out, by activation=None in a layer, or give a "
+            "loss of probabilities")
 
 
 def _require_labels(targets, dtype, own, output, name) -> None:
     ways = output[-1]
     if not dtype.is_integer or not tf.TensorShape(own).is_compatible_with(
             output[:-1]):
+        one = (f"labels of shape {_text(output[:-1])} for each example"
+               if output[:-1] else "one label for each example")
         raise InputError(
             f"{name} are {dtype.name} of shape {_text(own)} each, and the "
-            f"network has outputs {_text(output)}: cross_entropy takes "
-            f"integer labels {_text(output[:-1])} from 0 to {ways - 1}")
+            f"network has outputs {_text(output)}: cross_entropy takes {one}, "
+            f"a whole number from 0 to {ways - 1}{_remedy(own, output)}")
     values = values_of(targets)
     if values is not None and values.size and not (
             0 <= values.min() and values.max() < ways):
@@ -89,6 +120,15 @@ def _require_labels(targets, dtype, own, output, name) -> None:
             f"{name} go from {values.min()} to {values.max()}, and the "
             f"network has {ways} outputs: give labels from 0 to {ways - 1}, "
             "or a network with more outputs")
+
+
+def _remedy(own: tuple[int | None, ...], output: tuple[int | None, ...]
+            ) -> str:
+    if own == output:
+        return "; of one-hot ones give .argmax(-1)"
+    if own == (*output[:-1], 1):
+        return "; give [..., 0]"
+    return ", by .astype(int)" if own == output[:-1] else ""
 
 
 def _require_comparable(model, loss, own, dtype, output, name) -> None:
@@ -102,8 +142,10 @@ def _require_comparable(model, loss, own, dtype, output, name) -> None:
     try:
         losses = _shape_of_losses(loss, own, dtype, output, of_outputs)
     except (ValueError, TypeError, tf.errors.OpError) as e:
-        raise InputError(message + (str(e) or repr(e)).strip()
-                         .splitlines()[-1]) from e
+        raise InputError(
+            message + (str(e) or repr(e)).strip().splitlines()[-1]
+            + " (whole numbers: give them by .astype('float32'), if the loss "
+            "compares them with the outputs)" * dtype.is_integer) from e
     if losses.rank == 0 or list(losses).count(TRIAL) != 1 or (
             losses[0] != TRIAL):
         raise InputError(
