@@ -322,6 +322,121 @@ def test_nan_is_an_error():
         trainer.train_step(draw(2))
 
 
+def classes(spoil, at, error=None):
+    """A sampler of 3 classes, spoilt from a call on, and a model of them."""
+    rng, calls = np.random.default_rng(0), []
+
+    def draw(num_tasks):
+        calls.append(num_tasks)
+        x = rng.normal(size=(num_tasks, 3, 4, 2)).astype("float32")
+        y = rng.integers(0, 3, (num_tasks, 3, 4))
+        return Batches.from_steps(*spoil(x, y) if len(calls) > at else (x, y))
+    keras.utils.set_random_seed(5)
+    return draw, keras.Sequential([keras.Input([2]), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda x, y: (x, y + 1), "targets go from 1 to 3"),
+    (lambda x, y: (x, y / 1), "targets are float32"),
+    (lambda x, y: (x[..., :1], y), "inputs have shape")])
+def test_later_batches_are_checked_too(spoil, message):
+    """An example out of range has a loss of 0: silently it teaches nothing."""
+    draw, model = classes(spoil, at=2)
+    trainer = MetaTrainer(Learner(model), MetaConfig(meta_batch=2,
+                                                     meta_iters=9))
+    done = []
+    with pytest.raises(InputError, match=message):
+        done.extend(trainer.train(draw))
+    assert trainer.iteration == 2
+
+
+def interrupting(draw, at, error):
+    calls = []
+
+    def interrupted(num_tasks):
+        calls.append(num_tasks)
+        if len(calls) > at:
+            raise error
+        return draw(num_tasks)
+    return interrupted
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("gone")])
+def test_what_was_learned_before_an_interrupt_is_kept(error):
+    """In the model, or in the learner that was trained on, with its v, t."""
+    meta = MetaConfig(meta_batch=2, meta_iters=6)
+    inner = InnerConfig(0.05)
+    want = MetaTrainer(Learner(network(), inner, squared_error), meta)
+    draw = sampler()
+    for _ in range(4):
+        want.train_step(draw(2))
+    model, learner = network(), Learner(network(), inner, squared_error)
+    for trained, own in ((model, (inner, meta, squared_error)),
+                         (learner, (None, meta))):
+        with pytest.raises(type(error)):
+            meta_train(trained, interrupting(sampler(), 4, error), *own)
+    for a, b, c in zip(want.weights, model.weights, learner.weights,
+                       strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    assert int(learner.state.t) == 12
+    for a, b in zip(want.learner.state.v, learner.state.v, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_loop_that_is_left_leaves_the_state_of_its_learner():
+    trainer = trainer_of()
+    learner = trainer._learner
+    for done in trainer.train(sampler()):
+        if done == 2:
+            break
+    assert int(learner.state.t) == 6
+    assert all(np.any(v) for v in learner.state.v)
+
+
+def test_nan_leaves_the_learner_as_it_was():
+    """Silently NaN would be evaluated, 1 of the classes each time."""
+    draw, model = classes(lambda x, y: (x * np.nan, y), at=3)
+    meta = MetaConfig(meta_batch=2, meta_iters=3)
+    learner = meta_train(model, draw, InnerConfig(0.05), meta)
+    weights, state = learner.weights, learner.state
+    after = [w.numpy() for w in model.weights]
+    with pytest.raises(NonFiniteError, match="inputs already hold it"):
+        meta_train(learner, draw, meta=meta)
+    for a, b in zip([*weights, *state.v, state.t],
+                    [*learner.weights, *learner.state.v, learner.state.t],
+                    strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(NonFiniteError):
+        meta_train(model, draw, InnerConfig(0.05), meta)
+    for a, b in zip(after, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (lambda draw: [draw, MetaConfig()], "inner is a MetaConfig and meta is"),
+    (lambda draw: [draw, None, InnerConfig()], "meta is a InnerConfig: give"),
+    (lambda draw: [draw(2)], "the sampler is a Batches: give a function"),
+    (lambda draw: [lambda n: tuple(draw(n))], "the sampler gave a tuple: ret"),
+    (lambda draw: [lambda n: None], "the sampler gave None: return Batches"),
+    (lambda draw: [lambda n: draw(n)._replace(last_inputs=[None])],
+     "last_inputs are no array"),
+    (lambda draw: [lambda n: draw(n)._replace(last_inputs=[[1.0], [1, 2]])],
+     "last_inputs are no array.*of one shape")])
+def test_what_meta_train_is_not_given(arguments, message):
+    meta = MetaConfig(meta_batch=2)
+    model, given = network(), arguments(sampler())
+    given += [None] * (2 - len(given)) + [meta] * (len(given) < 3)
+    with pytest.raises(InputError, match=message):
+        meta_train(model, *given, loss=squared_error)
+
+
+def test_only_the_algorithm_is_given_by_place():
+    """200 would be the meta_step, and meta_iters 100,000."""
+    with pytest.raises(TypeError, match="positional"):
+        MetaConfig("reptile", 200)
+
+
 def test_maml_of_one_mini_batch_is_refused():
     with pytest.raises(InputError, match="maml takes 2 mini-batches or more"):
         trainer_of(algorithm="maml").train_step(sampler(k=1)(2))

@@ -1,6 +1,6 @@
 """The hyper-parameters of the outer loop (paper, section 6.1)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from reptile_tf.errors import (
     InputError,
@@ -40,6 +40,7 @@ class MetaConfig:
     """
 
     algorithm: str = "reptile"
+    _: KW_ONLY
     meta_step: float = 1.0
     meta_step_final: float = 0.0
     meta_batch: int = 5

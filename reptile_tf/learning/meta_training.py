@@ -1,6 +1,7 @@
 """Meta-training: a sampler's tasks to the outer loop, and what is kept."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from reptile_tf.errors import InputError
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning import trainer_state
+from reptile_tf.learning.arrays import tensor_of
 from reptile_tf.learning.examples import require_batches
 from reptile_tf.learning.learner import Learner
 from reptile_tf.learning.losses import Loss, cross_entropy
@@ -88,12 +90,12 @@ class MetaTrainer:
 
     def _tensors(self, batches: Batches) -> Batches:
         """The same as tensors, numbers that are not whole in phi's type."""
-        def tensor(array):
-            array = tf.convert_to_tensor(array)
+        def tensor(name, array):
+            array = tensor_of(array, name)
             return (tf.cast(array, self.phi[0].dtype)
                     if array.dtype.is_floating else array)
 
-        return Batches(*map(tensor, batches))
+        return Batches(*map(tensor, Batches._fields, batches))
 
     def train_step(self, batches: Batches) -> None:
         """One or more meta-iterations, on meta_batch tasks each.
@@ -102,10 +104,15 @@ class MetaTrainer:
           batches: of c * meta_batch tasks, c from 1 to iterations_per_call.
 
         Raises:
-          InputError: another number of tasks, or, in the first call,
-            examples that do not fit the network or the loss.
+          InputError: no batches, another number of tasks, or examples that do
+            not fit the network or the loss; of a `lookup`'s it is seen in the
+            first call.
           NonFiniteError: NaN or infinity in phi or in v.
         """
+        if not isinstance(batches, Batches):
+            raise InputError(
+                f"the sampler gave {_kind(batches)}: return Batches, such as "
+                "Batches.from_steps(inputs, targets) of [T, k, B, ...]")
         number, each = len(batches.last_targets), self.meta.meta_batch
         most, count = self.iterations_per_call, number // each
         if number % each or not 1 <= count <= most:
@@ -113,7 +120,7 @@ class MetaTrainer:
                 f"the sampler gave {number} tasks, meta_batch is {each}: "
                 "return as many as it is asked for")
         batches = self._tensors(batches)
-        if not self._checked:
+        if self.lookup is tf.identity or not self._checked:
             self._check(batches)
         # Filled up to a fixed size, so that one compiled function serves all.
         filled = batches if count == most else Batches(
@@ -151,15 +158,24 @@ class MetaTrainer:
             and `pause` do not change what is trained.
           pause: a call ends at each multiple of this; 0 means no such stop.
         """
+        if not callable(sampler):
+            raise InputError(
+                f"the sampler is {_kind(sampler)}: give a function of the "
+                "number of tasks that returns Batches of so many")
         last, done = self.meta.meta_iters, self.iteration
-        while done < last:
-            stop = min(last, done - done % pause + pause) if pause else last
-            count = min(self.iterations_per_call, stop - done)
-            self.train_step(sampler(count * self.meta.meta_batch))
-            done += count
-            if done == last:
+        try:
+            while done < last:
+                stop = min(last, done - done % pause + pause) if pause else last
+                count = min(self.iterations_per_call, stop - done)
+                self.train_step(sampler(count * self.meta.meta_batch))
+                done += count
+                if done == last:
+                    self._update_state()
+                yield done
+        finally:
+            # Left or interrupted: of several processes perhaps this one alone.
+            if done < last and self.replicas.number == 1:
                 self._update_state()
-            yield done
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that training continues from (`trainer_state`)."""
@@ -168,6 +184,11 @@ class MetaTrainer:
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`; InputError if it does not fit."""
         trainer_state.load(self, arrays)
+
+
+def _kind(thing: Any) -> str:
+    """For people: an instance of what it is."""
+    return "None" if thing is None else f"a {type(thing).__name__}"
 
 
 def meta_train(
@@ -179,12 +200,14 @@ def meta_train(
 ) -> Learner:
     """Meta-train `model` on the sampler's tasks; phi is written at the end.
 
+    Interrupted, the model and the learner have what was learned until then.
+
     Args:
       model: a Sequential or functional Keras model, built; or a learner,
         whose phi and (v, t) are trained on.
       sampler: a callable of the number of tasks that returns `Batches`.
       inner: the inner optimizer of a model; a learner has its own.
-      meta: the outer loop.
+      meta: the outer loop; None means 100,000 meta-iterations of Reptile.
       loss: (targets, outputs) -> losses per example, of a model;
         cross_entropy if not given.
 
@@ -194,16 +217,30 @@ def meta_train(
 
     Raises:
       InputError: a model, or batches, that cannot be trained.
-      NonFiniteError: NaN or infinity in the weights.
+      NonFiniteError: NaN or infinity in the weights; the model and the learner
+        are as they were before.
     """
+    if not isinstance(inner, InnerConfig | None) or not isinstance(
+            meta, MetaConfig | None):
+        raise InputError(
+            f"inner is {_kind(inner)} and meta is {_kind(meta)}: give "
+            "inner=InnerConfig(...) and meta=MetaConfig(...)")
     learner = model
     if not isinstance(model, Learner):
         learner = Learner(model, inner, loss or cross_entropy)
     elif inner or loss:
         raise InputError("a learner has its own inner optimizer and loss: "
                          "give neither")
-    for _ in MetaTrainer(learner, meta).train(sampler):
-        pass
-    if learner is not model:
-        learner.assign_to(model)
+    weights, state = learner.weights, learner.state
+    try:
+        for _ in MetaTrainer(learner, meta).train(sampler):
+            pass
+    except NonFiniteError:
+        for p, w in zip(learner.phi, weights, strict=True):
+            p.assign(w)
+        learner.state = state
+        raise
+    finally:
+        if learner is not model:
+            learner.assign_to(model)
     return learner
