@@ -57,6 +57,14 @@ class Counter(layers.Layer):
         return x
 
 
+class Centred(layers.Layer):
+    """By moments, of which the mean's gradient is stopped."""
+
+    def call(self, x):
+        mean, variance = keras.ops.moments(x, [1], keepdims=True)
+        return (x - mean) / keras.ops.sqrt(variance + 1)
+
+
 class Adds(layers.Layer):
     def call(self, x):
         self.add_loss(tf.reduce_sum(x))
@@ -199,6 +207,14 @@ def test_activations_train_exactly(name, function):
      "'own' has renorm=True.*set renorm=False"),
     (lambda: graph(keras.ops.layer_normalization), "LayerNorm.*use the layer"),
     (lambda: graph(lambda x: keras.ops.moments(x, [1])[1]), "Moments"),
+    (lambda: chain(layers.Dense(3), Centred(name="own")),
+     "'own' calls keras.ops.moments.*write it with keras.ops.mean"),
+    (lambda: chain(layers.Lambda(
+        lambda x: x / (1 + tf.nn.moments(x, [0])[1]), name="own")),
+     "'own' calls keras.ops.moments"),
+    (lambda: keras.Model(
+        one := keras.Input([2], name="one"), {"y": layers.Dense(3)(one)}),
+     "returns its output in a dict"),
     (lambda: chain(layers.Embedding(3, 2, mask_zero=True),
                    layers.Flatten(name="own"), dtype="int32"),
      "'own' .Flatten. has an input with a mask.*remove Masking or mask_zero"),

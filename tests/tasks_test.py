@@ -124,8 +124,8 @@ def test_shared_tail_is_the_schedule_going_on(rng):
 
 @pytest.mark.parametrize("classes, settings, message", [
     ([10] * 5, {"train_shots": 11},
-     "a class has 10 examples, and a task takes 11"),
-    ([10, 3, 10], {"ways": 3, "train_shots": 4}, "has 3 examples.*takes 4"),
+     "class 0 has 10 examples, and a task takes 11"),
+    ([10, 3, 10], {"ways": 3, "train_shots": 4}, "class 1 has 3.*takes 4"),
     ([10] * 4, {}, "there are 4 classes, and a task takes 5"),
     ([10] * 5, {"tail_shots": 7, "train_shots": 5},
      "tail_shots=7 are taken out of train_shots=5: take 1 or more"),
@@ -136,7 +136,26 @@ def test_shared_tail_is_the_schedule_going_on(rng):
 def test_tasks_that_cannot_be_drawn(rng, classes, settings, message):
     """Else labels would be of other examples."""
     with pytest.raises(InputError, match=message):
-        TaskSampler([*map(np.arange, classes)], TaskConfig(**settings), rng)(1)
+        TaskSampler([*map(np.arange, classes)], TaskConfig(**settings), rng)
+
+
+@pytest.mark.parametrize("classes, message", [
+    (np.zeros([5, 10, 8]), "class 0 is float64 of shape .10, 8.: give the pl"),
+    (np.zeros([5, 2, 2, 2], int), "class 0 is int64 of shape .2, 2, 2."),
+    (range(100), r"class 0 is int64 of shape \[\]: .*np.flatnonzero"),
+    ([[*range(10)]] * 4 + [["a"]], "class 4 is <U1")])
+def test_classes_are_places_of_examples(rng, classes, message):
+    """Cut to integers, images would be places, all 0."""
+    with pytest.raises(InputError, match=message):
+        TaskSampler(classes, TaskConfig(), rng)
+
+
+def test_classes_may_be_lists(rng):
+    classes = [[*range(10)], [*range(10, 30)]]
+    batches = TaskSampler(classes, TaskConfig(ways=2), rng)(3)
+    assert set(batches.inputs[batches.inputs < 10]) <= {*range(10)}
+    labels = batches.targets.ravel()
+    assert len({*zip(batches.inputs.ravel() < 10, labels, strict=True)}) >= 2
 
 
 def test_labels_are_in_random_order(rng):

@@ -84,5 +84,14 @@ def test_what_it_cannot_compute_is_named(tmp_path):
     with pytest.raises(InputError, match="has no .*Conv2DBackpropFilter"):
         Learner(model, adaptation=ADAPTATION).save_tflite(file)
     assert not file.exists()
+    with pytest.raises(InputError, match="weights are float64"):
+        Learner(keras.Sequential([
+            keras.Input([4]), keras.layers.Dense(3, dtype="float64")
+        ])).save_tflite(file)
+    with pytest.raises(InputError, match="recurrent layer.*unroll=True"):
+        Learner(keras.Sequential([
+            keras.Input([3, 2]), keras.layers.SimpleRNN(2),
+            keras.layers.Dense(3)]), adaptation=ADAPTATION).save_tflite(file)
+    assert not file.exists()
     with pytest.raises(InputError, match="none is not a folder"):
         Learner(model).save_tflite(tmp_path / "none" / "model.tflite")

@@ -25,6 +25,10 @@ def save(learner, file: Path) -> None:
     name = "adapt_and_predict"
     if not file.parent.is_dir():
         raise InputError(f"{file.parent} is not a folder: make it first")
+    if learner.phi[0].dtype != "float32":  # Its converter may die of others.
+        raise InputError(
+            f"TensorFlow Lite computes in float32, and the weights are "
+            f"{learner.phi[0].dtype}: make the model in float32")
     if file.is_dir():
         raise InputError(f"{file} is a folder: name a file, such as "
                          f"{file / 'adapt.tflite'}")
@@ -38,6 +42,11 @@ def save(learner, file: Path) -> None:
             content = tf.lite.TFLiteConverter.from_saved_model(
                 folder, signature_keys=[name]).convert()
         except Exception as e:  # The converter's own class is private.
+            if "TensorList" in str(e):
+                raise InputError(
+                    "TensorFlow Lite has no loop over steps, which a recurrent "
+                    "layer of the model is: make it with unroll=True, of a "
+                    "length that is fixed") from e
             missing = re.search(r"(?:Select|Custom) [Oo]ps: (.*)", str(e))
             if not missing:
                 raise

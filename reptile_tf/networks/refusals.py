@@ -32,6 +32,10 @@ def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
             f"{len(model.outputs)} outputs; one of each is supported: join "
             "them, by Concatenate, and take them apart inside the model"
         )
+    if isinstance(model, Functional) and isinstance(model.output, dict):
+        raise InputError(
+            f"model {model.name!r} returns its output in a dict: give "
+            "keras.Model the output itself")
     if not model.trainable:
         raise InputError(
             f"model {model.name!r} is frozen as a whole (trainable=False), "
@@ -159,6 +163,27 @@ def check_call(clone: keras.Model) -> None:
             f"the output of layer {clone.layers[-1].name!r} has a mask, which "
             "the loss would not apply: remove Masking or mask_zero, or end "
             "the mask by return_sequences=False or GlobalAveragePooling1D")
+    _check_moments(clone, example)
+
+
+def _check_moments(clone: keras.Model, example: tf.Tensor) -> None:
+    """tf.nn.moments within a layer of one's own, as `INEXACT` outside."""
+    layers = {layer.name: layer for layer in clone._flatten_layers()}
+    if not any(type(layer).__module__.partition(".")[0] not in (
+            "keras", "reptile_tf") or isinstance(layer, keras.layers.Lambda)
+               for layer in layers.values()):
+        return
+    graph = tf.function(lambda x: clone(x, training=True), autograph=False
+                        ).get_concrete_function(example).graph
+    for operation in graph.get_operations():
+        scope, moments, _ = operation.name.partition("/moments/StopGradient")
+        if moments:
+            name = scope.rpartition("/")[2]  # Or that with a number added.
+            name = name if name in layers else name.rpartition("_")[0]
+            raise InputError(
+                f"layer {name!r} calls keras.ops.moments "
+                "or tf.nn.moments, which has wrong second derivatives: write "
+                "it with keras.ops.mean and keras.ops.var")
 
 
 def operations(model: keras.Model) -> list[keras.Operation]:

@@ -4,6 +4,7 @@ The images stay on the device and are looked up there.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,17 +41,35 @@ def draw_examples(
     def examples(indices):
         if indices.ndim == 2:
             indices = indices[rng.integers(len(indices))]
-        if len(indices) < count:
-            raise InputError(
-                f"a class has {len(indices)} examples, and a task takes "
-                f"{count} of each: leave it out, or take fewer")
+        _require_examples(len(indices), count, "a class")
         return shuffled(indices, rng)[:count]
 
+    _require_classes(classes, ways)
+    chosen = rng.choice(len(classes), ways, replace=False)
+    return np.array([examples(classes[c]) for c in chosen])
+
+
+def _require_classes(classes: Sequence[np.ndarray], ways: int) -> None:
     if len(classes) < ways:
         raise InputError(f"there are {len(classes)} classes, and a task takes "
                          f"{ways}: give more, or make tasks of fewer ways")
-    chosen = rng.choice(len(classes), ways, replace=False)
-    return np.array([examples(classes[c]) for c in chosen])
+
+
+def _require_examples(number: int, count: int, name: str) -> None:
+    if number < count:
+        raise InputError(f"{name} has {number} examples, and a task takes "
+                         f"{count} of each: leave it out, or take fewer")
+
+
+def _indices(indices: Any, place: int) -> np.ndarray:
+    """The places of a class's examples, [m] or [turns, m], or InputError."""
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2):
+        raise InputError(
+            f"class {place} is {indices.dtype} of shape {list(indices.shape)}: "
+            "give the places of its examples, of labels y [np.flatnonzero("
+            "y == c) for c in np.unique(y)]")
+    return indices
 
 
 class TaskSampler:
@@ -61,6 +80,10 @@ class TaskSampler:
       config: how a task is drawn.
       rng: the training generator; `rng.bit_generator.state` is the sampler's
         whole state.
+
+    Raises:
+      InputError: classes that are no indices, too few of them, or one of too
+        few examples.
     """
 
     def __init__(
@@ -69,7 +92,12 @@ class TaskSampler:
         config: TaskConfig,
         rng: np.random.Generator,
     ) -> None:
-        self.classes, self.config, self.rng = classes, config, rng
+        self.classes = [_indices(c, place) for place, c in enumerate(classes)]
+        self.config, self.rng = config, rng
+        _require_classes(self.classes, config.ways)
+        for place, indices in enumerate(self.classes):
+            _require_examples(indices.shape[-1], config.train_shots,
+                              f"class {place}")
 
     def __call__(self, num_tasks: int) -> Batches:
         """Batches of `num_tasks` fresh tasks, int32 indices and labels."""
