@@ -18,14 +18,6 @@ __version__ = "0.1.0"
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# Keras reads this when it is imported, before ~/.keras/keras.json.
-if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow" or (
-        "keras" in sys.modules
-        and sys.modules["keras"].config.backend() != "tensorflow"):
-    raise ImportError(
-        "reptile_tf needs Keras's TensorFlow backend: set "
-        "KERAS_BACKEND=tensorflow before Keras is imported")
-
 # A hosted notebook brings older ones, and has them imported by then.
 for _name, _least in (("tensorflow", (2, 18)), ("keras", (3, 15))):
     try:
@@ -37,8 +29,17 @@ for _name, _least in (("tensorflow", (2, 18)), ("keras", (3, 15))):
     if _old:
         raise ImportError(
             f"reptile_tf needs {_name} {'.'.join(map(str, _least))} or newer, "
-            f"and here is {_here}: install what requirements.txt says, by pip, "
-            "and start Python, or the notebook's kernel, anew")
+            f"and here is {_here}: `pip install` this package, or its "
+            "requirements.txt, again, and start Python, or the notebook's "
+            "kernel, anew")
+
+# Keras reads this when it is imported, before ~/.keras/keras.json.
+if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow" or (
+        "keras" in sys.modules
+        and sys.modules["keras"].config.backend() != "tensorflow"):
+    raise ImportError(
+        "reptile_tf needs Keras's TensorFlow backend: set "
+        "KERAS_BACKEND=tensorflow before Keras is imported")
 
 _HOMES = {
     "AdaptConfig": "learning.adaptation",

@@ -3,6 +3,7 @@
 import importlib
 import math
 from types import ModuleType
+from typing import Any
 
 
 class InputError(ValueError):
@@ -25,6 +26,14 @@ def require_choice(allowed: tuple[str, ...], **values: str) -> None:
     for name, value in values.items():
         if value not in allowed:
             raise InputError(f"{name}={value!r} is none of {allowed}")
+
+
+def kind_of(thing: Any) -> str:
+    """For people: an instance of what it is."""
+    if thing is None:
+        return "None"
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def first_line(error: BaseException) -> str:

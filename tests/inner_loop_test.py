@@ -110,7 +110,7 @@ def test_mamls_gradient_of_frozen_weights_is_that_of_differences(
 
 @pytest.mark.parametrize("frozen, message", [
     ("tail/*", r"inner_frozen=tail/\* fits no weight of .*: they are "
-     "body/kernel, body/bias, head/kernel, head/bias"),
+     ".*/body/kernel, .*/body/bias, .*/head/kernel, .*/head/bias"),
     ("body/*,head/*", "leaves nothing to adapt")])
 def test_frozen_weights_are_some_of_the_network(frozen, message):
     with pytest.raises(InputError, match=message):

@@ -776,10 +776,11 @@ def test_examples_that_do_not_fit_are_refused(rng, loss, spoil, message):
     [keras.layers.Dense(3), keras.layers.Softmax()],
     [keras.layers.Dense(3, tf.nn.softmax)],
     [keras.layers.Dense(3, "sigmoid")],
+    [keras.layers.Dense(3), keras.layers.Activation("sigmoid")],
     [keras.Sequential([keras.Input([4]), keras.layers.Dense(3, "softmax")])],
     [keras.layers.Reshape([1, 4]), keras.layers.TimeDistributed(
         keras.layers.Dense(3, "softmax"))]],
-    ids=["dense", "activation", "layer", "tensorflow", "sigmoid",
+    ids=["dense", "activation", "layer", "tensorflow", "sigmoid", "sigmoids",
          "model_inside", "distributed"])
 def test_cross_entropy_takes_logits(end):
     """Silently it would train through the softmax of a softmax."""
@@ -820,8 +821,12 @@ def test_fractions_are_not_cut_off_to_whole_numbers(rng):
         keras.layers.Dense(WAYS)]))
     x, y = rng.integers(0, 256, (6, 4)), np.arange(6) % WAYS
     learner.adapt(x.astype("float64"), y, steps=1)
-    with pytest.raises(InputError, match="inputs are fractions.*uint8"):
+    x[0, :2] = 0, 1
+    with pytest.raises(InputError,
+                       match=f"fractions, such as {1 / 255:.3g}.*uint8"):
         learner.adapt(x / 255, y, steps=1)
+    with pytest.raises(InputError, match="inputs hold NaN"):
+        learner.adapt(x * np.nan, y, steps=1)
 
 
 @pytest.mark.parametrize("name, value", [

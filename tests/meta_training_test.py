@@ -322,7 +322,7 @@ def test_nan_is_an_error():
         trainer.train_step(draw(2))
 
 
-def classes(spoil, at, error=None):
+def classes(spoil, at):
     """A sampler of 3 classes, spoilt from a call on, and a model of them."""
     rng, calls = np.random.default_rng(0), []
 
@@ -394,6 +394,17 @@ def test_a_loop_that_is_left_leaves_the_state_of_its_learner():
     assert all(np.any(v) for v in learner.state.v)
 
 
+def test_a_loop_that_is_kept_leaves_another_ones_state_alone():
+    """A generator ends where its name goes, which may be much later."""
+    trainer = trainer_of()
+    calls = trainer.train(sampler())
+    next(calls)
+    learner = trainer.learner
+    learner.state = other = learner.inner_loop.initial_state()
+    calls.close()
+    assert learner.state is other
+
+
 def test_nan_leaves_the_learner_as_it_was():
     """Silently NaN would be evaluated, 1 of the classes each time."""
     draw, model = classes(lambda x, y: (x * np.nan, y), at=3)
@@ -415,7 +426,7 @@ def test_nan_leaves_the_learner_as_it_was():
 
 @pytest.mark.parametrize("arguments, message", [
     (lambda draw: [draw, MetaConfig()], "inner is a MetaConfig and meta is"),
-    (lambda draw: [draw, None, InnerConfig()], "meta is a InnerConfig: give"),
+    (lambda draw: [draw, None, InnerConfig()], "meta is an InnerConfig: give"),
     (lambda draw: [draw(2)], "the sampler is a Batches: give a function"),
     (lambda draw: [lambda n: tuple(draw(n))], "the sampler gave a tuple: ret"),
     (lambda draw: [lambda n: None], "the sampler gave None: return Batches"),

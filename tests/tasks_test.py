@@ -153,9 +153,18 @@ def test_classes_are_places_of_examples(rng, classes, message):
 def test_classes_may_be_lists(rng):
     classes = [[*range(10)], [*range(10, 30)]]
     batches = TaskSampler(classes, TaskConfig(ways=2), rng)(3)
-    assert set(batches.inputs[batches.inputs < 10]) <= {*range(10)}
-    labels = batches.targets.ravel()
-    assert len({*zip(batches.inputs.ravel() < 10, labels, strict=True)}) >= 2
+    assert set(batches.inputs.ravel()) <= {*range(30)}
+    for x, y in zip(batches.inputs, batches.targets, strict=True):
+        assert len({*zip(x.ravel() < 10, y.ravel(), strict=True)}) == 2
+
+
+def test_evaluation_draws_from_places_too(rng):
+    """As training does: images would be cut to places, all 0."""
+    def draw(classes):
+        return tasks.evaluation_tasks(classes, 2, 1, 2, 1, False, 1, rng)
+    assert set(draw([[3, 4], [5, 6]]).support_inputs.ravel()) <= {3, 4, 5, 6}
+    with pytest.raises(InputError, match="class . is float64 of shape .4, 8."):
+        draw(np.zeros([2, 4, 8]))
 
 
 def test_labels_are_in_random_order(rng):

@@ -46,6 +46,13 @@ def is_text(array: Any) -> bool:
         and isinstance(array.flat[0], str | bytes))
 
 
+def is_whole(array: Any) -> bool:
+    """Whether an array's or a tensor's type is of whole numbers."""
+    if tf.is_tensor(array):
+        return array.dtype.is_integer or array.dtype.is_bool
+    return np.asarray(array).dtype.kind in "iub"
+
+
 def values_of(array: Any) -> np.ndarray | None:
     """As NumPy; None of a symbolic tensor."""
     if tf.is_tensor(array) and not hasattr(array, "numpy"):

@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, kind_of
 from reptile_tf.learning.adaptation import AdaptConfig
 from reptile_tf.learning.arrays import (
     is_text,
+    is_whole,
     require_finite,
     values_of,
 )
@@ -57,7 +58,7 @@ def checked_tasks(model: keras.Model, loss: Loss, tasks: EvaluationTasks,
     """
     if not isinstance(tasks, EvaluationTasks):
         raise InputError(
-            f"tasks are a {type(tasks).__name__}: give EvaluationTasks, by "
+            f"tasks are {kind_of(tasks)}: give EvaluationTasks, by "
             "EvaluationTasks.cut(support_inputs, support_targets, "
             "query_inputs, query_targets)")
     arrays = {}
@@ -151,13 +152,20 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(
             f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
-    values = values_of(inputs) if tf.as_dtype(wanted).is_integer else None
-    if values is not None and values.dtype.kind not in "iub" and (
-            np.any(values != np.floor(values))):
+    if tf.as_dtype(wanted).is_integer and not is_whole(inputs):
+        _require_no_fractions(values_of(inputs), name, wanted)
+
+
+def _require_no_fractions(values: np.ndarray | None, name: str, wanted: str
+                          ) -> None:
+    if values is None:
+        return
+    wrong = values[np.isfinite(values) & (values != np.floor(values))]
+    if wrong.size:
         raise InputError(
-            f"{name} are fractions, such as {values.flat[0]:.3g}, and the "
-            f"network takes {wanted}, which would cut them off: give whole "
-            "numbers, of images from 0 to 255")
+            f"{name} hold fractions, such as {wrong[0]:.3g}, and the network "
+            f"takes {wanted}, which would cut them off: give whole numbers, of "
+            "images from 0 to 255")
 
 
 def require_as_long(queries: Any, support: Any) -> None:

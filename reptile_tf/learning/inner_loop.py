@@ -46,7 +46,8 @@ class InnerLoop:
       correct_in: see `InnerOptimizer`.
 
     Raises:
-      InputError: a model with nothing to train, or a softmax too many.
+      InputError: a model with nothing to train, or a loss that is none or does
+        not go with the model's end.
     """
 
     def __init__(
@@ -201,8 +202,7 @@ def _moving(model: keras.Model, frozen: str) -> list[bool]:
     if not frozen:
         return [True] * len(model.trainable_variables)
     # A layer may be inside another: encoder/lstm_cell/kernel.
-    paths = [v.path.removeprefix(f"{model.name}/")
-             for v in model.trainable_variables]
+    paths = [v.path for v in model.trainable_variables]
     fits = {pattern: [fnmatch.fnmatchcase(f"/{path}", f"*/{pattern}")
                       for path in paths] for pattern in frozen.split(",")}
     for pattern, fitted in fits.items():

@@ -1,9 +1,7 @@
 """A meta-learned initialization in use: adapt, predict, evaluate, save."""
 
 import dataclasses
-import itertools
 import math
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from reptile_tf.learning.inner_loop import InnerLoop
 from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.measures import Measure, measure_of
 from reptile_tf.learning.optimizers import InnerConfig
-from reptile_tf.learning.targets import require_targets, typed_targets
+from reptile_tf.learning.targets import require_targets, spec_of_targets
 from reptile_tf.networks import copied, inner_clone
 from reptile_tf.tasks import EvaluationTasks
 
@@ -52,7 +50,8 @@ class Learner:
       trained_on: checksums of the classes that a run trained phi on.
 
     Raises:
-      InputError: a model that cannot be cloned per task.
+      InputError: a model that cannot be cloned per task, or a loss that does
+        not go with its end.
     """
 
     def __init__(self, model: keras.Model, inner: InnerConfig | None = None,
@@ -78,9 +77,15 @@ class Learner:
                        self._score_in_graph))
         self._evaluators: dict[tuple[bool, int], Evaluator] = {}
 
-    # Compiled into it: another one is another learner's.
-    loss, inner = (property(operator.attrgetter(name))
-                   for name in ("_loss", "_inner"))
+    @property
+    def inner(self) -> InnerConfig:
+        """The inner optimizer, compiled in: another is another learner's."""
+        return self._inner
+
+    @property
+    def loss(self) -> Loss:
+        """(targets, outputs) -> losses per example, compiled in, too."""
+        return self._loss
 
     def new_inner_loop(self, second_order: bool = False,
                        recompute: bool = False) -> InnerLoop:
@@ -140,20 +145,12 @@ class Learner:
     def remember_targets(self, targets: Any, axes: int = 1) -> None:
         """Of which shape and type one target is, for `target_spec`.
 
-        Where an output may be of any size, so may it.
-
         Args:
           targets: checked, [..., of one example].
           axes: before an example's own.
         """
         if self._target is None:
-            output = self.architecture.outputs[0].shape[1:]
-            shape = [None if free is None else size for size, free in (
-                itertools.zip_longest(targets.shape[axes:], output,
-                                      fillvalue=0))]
-            self._target = tf.TensorSpec(
-                shape[:len(targets.shape) - axes],
-                typed_targets(self.architecture, targets).dtype)
+            self._target = spec_of_targets(self.architecture, targets, axes)
 
     def target_spec(self) -> tf.TensorSpec:
         """One target's shape and type, as the loss was given them so far.

@@ -20,11 +20,12 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if labels.shape != logits.shape[:-1] or logits.shape[-1] < 2:
         raise InputError(
-            f"accuracy is of a logit for each class and one label, and there "
-            f"are outputs {shape_text(logits.shape[2:])} and targets "
-            f"{shape_text(labels.shape[2:])}: give a measure of your own, of "
-            "one logit lambda outputs, targets: ((outputs > 0) == "
-            "targets.reshape(outputs.shape)).mean((1, 2))")
+            "accuracy is of a logit for each class and one label, and a query "
+            f"has outputs {shape_text(logits.shape[2:])} and targets "
+            f"{shape_text(labels.shape[2:])}: give a measure of your own"
+            + (", such as lambda outputs, targets: ((outputs > 0) == "
+               "targets.reshape(outputs.shape)).mean((1, 2))"
+               if logits.shape[-1] == 1 else ", or such targets"))
     return _mean_of_tasks(np.argmax(logits, -1) == labels)
 
 

@@ -1,13 +1,12 @@
 """Meta-training: a sampler's tasks to the outer loop, and what is kept."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, kind_of
 from reptile_tf.execution.replicas import Replicas
 from reptile_tf.learning import trainer_state
 from reptile_tf.learning.arrays import tensor_of
@@ -52,6 +51,7 @@ class MetaTrainer:
         replicas: Replicas | None = None,
     ) -> None:
         self._learner, self.meta = learner, meta or MetaConfig()
+        self._given = learner.state
         self.iterations_per_call = iterations_per_call
         self.replicas = replicas or Replicas()
         self.replicas.check(self.meta.meta_batch, self.meta.task_order)
@@ -70,13 +70,14 @@ class MetaTrainer:
         """The learner as trained so far; all processes must ask.
 
         Evaluation and export start from the mean of the slots' (v, t), which
-        the learner is given here and at the end of `train`.
+        the learner is given here, and where `train` ends or is left.
         """
         self._update_state()
         return self._learner
 
     def _update_state(self) -> None:
-        self._learner.state = mean_state(self.slots.gathered())
+        self._given = mean_state(self.slots.gathered())
+        self._learner.state = self._given
 
     @property
     def weights(self) -> list[tf.Tensor]:
@@ -111,7 +112,7 @@ class MetaTrainer:
         """
         if not isinstance(batches, Batches):
             raise InputError(
-                f"the sampler gave {_kind(batches)}: return Batches, such as "
+                f"the sampler gave {kind_of(batches)}: return Batches, such as "
                 "Batches.from_steps(inputs, targets) of [T, k, B, ...]")
         number, each = len(batches.last_targets), self.meta.meta_batch
         most, count = self.iterations_per_call, number // each
@@ -160,7 +161,7 @@ class MetaTrainer:
         """
         if not callable(sampler):
             raise InputError(
-                f"the sampler is {_kind(sampler)}: give a function of the "
+                f"the sampler is {kind_of(sampler)}: give a function of the "
                 "number of tasks that returns Batches of so many")
         last, done = self.meta.meta_iters, self.iteration
         try:
@@ -174,8 +175,11 @@ class MetaTrainer:
                 yield done
         finally:
             # Left or interrupted: of several processes perhaps this one alone.
-            if done < last and self.replicas.number == 1:
-                self._update_state()
+            # Late, where the generator was kept: then it is another's state.
+            if (done < last and self.replicas.cluster.processes == 1
+                    and self._learner.state is self._given):
+                with tf.init_scope():
+                    self._update_state()
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that training continues from (`trainer_state`)."""
@@ -184,11 +188,6 @@ class MetaTrainer:
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from a `state_dict`; InputError if it does not fit."""
         trainer_state.load(self, arrays)
-
-
-def _kind(thing: Any) -> str:
-    """For people: an instance of what it is."""
-    return "None" if thing is None else f"a {type(thing).__name__}"
 
 
 def meta_train(
@@ -223,7 +222,7 @@ def meta_train(
     if not isinstance(inner, InnerConfig | None) or not isinstance(
             meta, MetaConfig | None):
         raise InputError(
-            f"inner is {_kind(inner)} and meta is {_kind(meta)}: give "
+            f"inner is {kind_of(inner)} and meta is {kind_of(meta)}: give "
             "inner=InnerConfig(...) and meta=MetaConfig(...)")
     learner = model
     if not isinstance(model, Learner):

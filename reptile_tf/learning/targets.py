@@ -1,6 +1,7 @@
 """Targets, checked against the network and the loss."""
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -26,11 +27,25 @@ def typed_targets(model: keras.Model, targets: Any,
       InputError: targets that are no numbers.
     """
     targets = tensor_of(targets, name)
-    if targets.dtype == tf.string:
-        raise InputError(f"{name} are strings: number the classes, by "
-                         "np.unique(names, return_inverse=True)[1]")
+    _require_numbers(targets.dtype, name)
     return tf.cast(targets, tf.int64 if targets.dtype.is_integer
                    else model.trainable_variables[0].dtype)
+
+
+def spec_of_targets(model: keras.Model, targets: Any, axes: int
+                    ) -> tf.TensorSpec:
+    """Shape and type of one target; where an output is of any size, so is it.
+
+    Args:
+      model: the network.
+      targets: checked, [..., of one example].
+      axes: before an example's own.
+    """
+    output = model.outputs[0].shape[1:]
+    shape = [None if free is None else size for size, free in (
+        itertools.zip_longest(targets.shape[axes:], output, fillvalue=0))]
+    return tf.TensorSpec(shape[:len(targets.shape) - axes],
+                         typed_targets(model, targets).dtype)
 
 
 def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
@@ -58,6 +73,7 @@ def require_targets(model: keras.Model, loss: Loss, targets: Any, name: str,
             f"{_text(lead)} inputs: give one target for each example")
     dtype = tf.as_dtype(targets.dtype if hasattr(targets, "dtype")
                         else np.asarray(targets).dtype)
+    _require_numbers(dtype, name)
     if loss is cross_entropy:
         _require_labels(targets, dtype, tuple(shape[axes:]), output, name)
     else:
@@ -90,17 +106,23 @@ def _require_logits(model: keras.Model) -> None:
     while isinstance(last, (keras.Model, keras.layers.TimeDistributed)):
         last = last.layer if isinstance(last, keras.layers.TimeDistributed) \
             else last.outputs[0]._keras_history.operation
-    softmax = type(last).__name__ == "Softmax" and (
+    made = type(last).__name__ in ("Softmax", "Sigmoid") and (
         type(last).__module__.startswith("keras.")
-        and last.axis in (-1, len(model.outputs[0].shape) - 1))
+        and getattr(last, "axis", -1) in (-1, len(output)))
     # A recurrent layer's is inside, before its gates.
-    if softmax or not isinstance(last, keras.layers.RNN) and (
+    if made or not isinstance(last, keras.layers.RNN) and (
             getattr(last, "activation", None) in PROBABILITIES):
         raise InputError(
             f"{last.name!r} ({type(last).__name__}) at the end makes "
             "probabilities, and cross_entropy takes the softmax itself, of "
             "logits: leave it out, by activation=None in a layer, or give a "
             "loss of probabilities")
+
+
+def _require_numbers(dtype: tf.DType, name: str) -> None:
+    if dtype == tf.string:
+        raise InputError(f"{name} are strings: number the classes, by "
+                         "np.unique(names, return_inverse=True)[1]")
 
 
 def _require_labels(targets, dtype, own, output, name) -> None:
@@ -128,7 +150,9 @@ def _remedy(own: tuple[int | None, ...], output: tuple[int | None, ...]
         return "; of one-hot ones give .argmax(-1)"
     if own == (*output[:-1], 1):
         return "; give [..., 0]"
-    return ", by .astype(int)" if own == output[:-1] else ""
+    if own == output[:-1]:
+        return ", by .astype(int); to learn numbers give loss=squared_error"
+    return ""
 
 
 def _require_comparable(model, loss, own, dtype, output, name) -> None:

@@ -178,8 +178,10 @@ def _check_moments(clone: keras.Model, example: tf.Tensor) -> None:
     for operation in graph.get_operations():
         scope, moments, _ = operation.name.partition("/moments/StopGradient")
         if moments:
-            name = scope.rpartition("/")[2]  # Or that with a number added.
-            name = name if name in layers else name.rpartition("_")[0]
+            # A scope is a layer's name, or that with a number added.
+            name = next((n for part in reversed(scope.split("/"))
+                         for n in (part, part.rpartition("_")[0])
+                         if n in layers), scope)
             raise InputError(
                 f"layer {name!r} calls keras.ops.moments "
                 "or tf.nn.moments, which has wrong second derivatives: write "

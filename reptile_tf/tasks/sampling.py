@@ -38,15 +38,16 @@ def draw_examples(
     Raises:
       InputError: too few classes, or a class of too few examples.
     """
-    def examples(indices):
+    def examples(place):
+        indices = _indices(classes[place], place)
         if indices.ndim == 2:
             indices = indices[rng.integers(len(indices))]
-        _require_examples(len(indices), count, "a class")
+        _require_examples(len(indices), count, place)
         return shuffled(indices, rng)[:count]
 
     _require_classes(classes, ways)
     chosen = rng.choice(len(classes), ways, replace=False)
-    return np.array([examples(classes[c]) for c in chosen])
+    return np.array([examples(place) for place in chosen])
 
 
 def _require_classes(classes: Sequence[np.ndarray], ways: int) -> None:
@@ -55,10 +56,11 @@ def _require_classes(classes: Sequence[np.ndarray], ways: int) -> None:
                          f"{ways}: give more, or make tasks of fewer ways")
 
 
-def _require_examples(number: int, count: int, name: str) -> None:
+def _require_examples(number: int, count: int, place: int) -> None:
     if number < count:
-        raise InputError(f"{name} has {number} examples, and a task takes "
-                         f"{count} of each: leave it out, or take fewer")
+        raise InputError(
+            f"class {place} has {number} examples, and a task takes {count} of "
+            "each: leave it out, or take fewer")
 
 
 def _indices(indices: Any, place: int) -> np.ndarray:
@@ -96,8 +98,7 @@ class TaskSampler:
         self.config, self.rng = config, rng
         _require_classes(self.classes, config.ways)
         for place, indices in enumerate(self.classes):
-            _require_examples(indices.shape[-1], config.train_shots,
-                              f"class {place}")
+            _require_examples(indices.shape[-1], config.train_shots, place)
 
     def __call__(self, num_tasks: int) -> Batches:
         """Batches of `num_tasks` fresh tasks, int32 indices and labels."""
