@@ -88,10 +88,12 @@ PEERS = {
     "omniglot": "omniglot5", "omniglot20": "omniglot20",
     "miniimagenet": "mini"}
 PEER_MODES = {
-    "jax-patches": ("jax_reptile.py", "--unroll", "--iterations_per_call=10"),
-    "jax-lax": ("jax_reptile.py", "--convolution=lax", "--unroll"),
+    "torch-graphs": ("torch_reptile.py", "--mode=graphs"),
     "torch-eager": ("torch_reptile.py",),
-    "torch-graphs": ("torch_reptile.py", "--mode=graphs")}
+    "jax-lax": ("jax_reptile.py", "--convolution=lax", "--unroll"),
+    "jax-patches": ("jax_reptile.py", "--unroll", "--iterations_per_call=10")}
+# Of this interpreter: another one would not start with them.
+OWN = ("PYTHONHOME", "PYTHONPATH")
 
 
 class Measurement:
@@ -295,6 +297,7 @@ def run_tests(out: Path, end: float) -> str:
 def peers(python: str, out: Path, end: float) -> list[str]:
     """Lines of the peers' figures, while there is time."""
     lines = []
+    env = {k: v for k, v in os.environ.items() if k not in OWN}
     for mode, (script, *flags) in PEER_MODES.items():
         for name, work in PEERS.items():
             left = end - time.time()
@@ -304,7 +307,7 @@ def peers(python: str, out: Path, end: float) -> list[str]:
                 done = subprocess.run(
                     [python, HERE / "peers" / script, f"--work={work}",
                      "--repeats=20", "--json", *flags], capture_output=True,
-                    text=True, timeout=min(left, 60))
+                    text=True, timeout=min(left, 60), env=env)
                 line = (done.stdout.splitlines() or [done.stderr.strip()])[-1]
             except subprocess.TimeoutExpired:
                 line = "not done in time"

@@ -227,6 +227,20 @@ def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
     assert machine["device"].startswith("CPU ") and machine["gpus"] == 0
 
 
+def test_a_peers_interpreter_starts_beside_any(benchmarks, tmp_path,
+                                               monkeypatch):
+    """Where this one was moved by PYTHONHOME, another has no modules."""
+    import gpu
+    monkeypatch.setenv("PYTHONHOME", "/moved")
+    monkeypatch.setenv("PYTHONPATH", "/moved")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "home=$PYTHONHOME path=$PYTHONPATH"\n')
+    python.chmod(0o755)
+    lines = gpu.peers(str(python), tmp_path, time.time() + 600)
+    assert lines[0] == "torch-graphs omniglot: home= path="
+    assert len(lines) == len(gpu.PEER_MODES) * len(gpu.PEERS)
+
+
 @pytest.mark.parametrize("flag", [
     "--only=omniglot,sine", "--profile=omniglot20"])
 def test_the_sitting_names_what_it_does_not_know(tmp_path, flag):

@@ -31,7 +31,8 @@ def test_products_are_float32_and_repeat():
     got = product(x)
     np.testing.assert_array_equal(got, product(x))
     want = tf.matmul(*[tf.cast(x, tf.float64)] * 2, transpose_b=True)
-    # TF32's 10 bits are off by 3e-4 here.
+    # TF32's 10 bits are off by 3e-4 here; float32's are, added one after the
+    # other, by up to 1e-6.
     assert float(tf.norm(tf.cast(got, tf.float64) - want)
-                 / tf.norm(want)) < 1e-6
+                 / tf.norm(want)) < 1e-5
     assert devices.deterministic()
