@@ -18,7 +18,8 @@ def require_at_least(least: int, **values: float) -> None:
     """Raise InputError unless these, by their names, are so much or more."""
     for name, value in values.items():
         if not math.isfinite(value) or value < least:
-            raise InputError(f"{name}={value} must be {least} or more")
+            finite = "" if math.isfinite(value) else "a finite number, "
+            raise InputError(f"{name}={value} must be {finite}{least} or more")
 
 
 def require_choice(allowed: tuple[str, ...], **values: str) -> None:

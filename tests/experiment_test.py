@@ -532,8 +532,9 @@ def test_other_data_is_refused(finished, capsys):
 def test_a_start_that_failed_claims_nothing(tmp_path, capsys):
     assert main(tmp_path, "--classes=9", "--shots=1") == 1
     assert {p.name for p in tmp_path.iterdir()} == {"flags.cfg", "run.log"}
-    assert main(tmp_path, "--classes=10", "--shots=1") == 1
-    assert "another configuration" not in capsys.readouterr().err
+    assert main(tmp_path, "--classes=10", "--shots=1", "--noresume") == 1
+    error = capsys.readouterr().err
+    assert "another configuration" not in error and "not empty" not in error
 
 
 def test_noresume_refuses_what_is_there(finished, capsys):
@@ -562,6 +563,13 @@ def test_a_folder_in_which_a_process_works_is_left_to_it(tmp_path, capsys):
 def test_pretrained_without_a_checkpoint(tmp_path, capsys):
     assert main(tmp_path / "none", "--pretrained") == 1
     assert "has none: train first" in capsys.readouterr().err
+
+
+def test_pretrained_where_the_checkpoints_were_deleted(copied, capsys):
+    """Training would find the result there, and train nothing."""
+    shutil.rmtree(copied / "checkpoints")
+    assert main(copied, "--val_classes=4", "--pretrained") == 1
+    assert "has none: copy those of the run" in capsys.readouterr().err
 
 
 def test_a_corrupt_newest_checkpoint_is_said_and_passed_over(

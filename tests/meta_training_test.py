@@ -89,10 +89,10 @@ def test_outer_adams_epsilon_is_1e_8():
     -rate g sqrt(0.001) / (g sqrt(0.001) + epsilon)."""
     small = np.array([1e-7, 1e-6, -1e-6])
     phi = keras.Variable(np.zeros(3, np.float32))
-    outer_optimizer(MetaConfig(outer_optimizer="adam", meta_step=0.1)).apply(
+    outer_optimizer(MetaConfig(outer_optimizer="adam", meta_step=0.05)).apply(
         [tf.constant(small, tf.float32)], [phi])
     root = small * 0.001**0.5
-    np.testing.assert_allclose(phi, -0.1 * root / (np.abs(root) + 1e-8),
+    np.testing.assert_allclose(phi, -0.05 * root / (np.abs(root) + 1e-8),
                                rtol=1e-4)
 
 
@@ -184,7 +184,7 @@ def test_without_momentum_nothing_of_it_is_saved():
         ("parallel", "sgd", 0.0), ("parallel", "adam", 0.0),
         ("sequential", "sgd", 0.0), ("sequential", "sgd", 0.9)))])
 def test_state_dict_continues_bit_for_bit(order, outer, beta1):
-    meta = dict(task_order=order, outer_optimizer=outer, meta_step=0.1,
+    meta = dict(task_order=order, outer_optimizer=outer, meta_step=0.05,
                 inner=InnerConfig(0.05, inner_beta1=beta1))
     whole, draw = trainer_of(**meta), sampler()
     steps = [draw(2) for _ in range(6)]

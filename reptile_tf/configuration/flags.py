@@ -165,6 +165,6 @@ def _numbers(name: str, text: str, default: tuple) -> tuple:
     try:
         return tuple(kind(v) for v in text.split(","))
     except ValueError as e:
-        example = "5 or 1,5" if kind is int else "0.1,5"
-        raise InputError(
-            f"{name}={text!r} must be numbers, such as {example}") from e
+        form = ("whole numbers, such as 5 or 1,5" if kind is int
+                else "numbers, such as 0.1,5")
+        raise InputError(f"{name}={text!r} must be {form}") from e

@@ -131,7 +131,8 @@ class RunFlags:
         "best", True, JIT_COMPILE)
     distribution: str = flag(
         "none", "who shares the tasks of a meta-batch: one device, mirrored: "
-        "all GPUs of this machine, multi_worker: the machines of TF_CONFIG",
+        "all GPUs of this machine, multi_worker: the machines of TF_CONFIG; "
+        "sine waves stay on the CPU",
         False, DISTRIBUTIONS)
     run_dir: str = flag(
         "", "folder of the run; empty means "
@@ -140,7 +141,8 @@ class RunFlags:
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(
-        True, "write the SavedModel and model.keras of the initialization")
+        True, "after training, write the SavedModel and model.keras of the "
+        "initialization")
     resume: bool = flag(
         True, "go on from the newest checkpoint; --noresume refuses a "
         "--run_dir that is not empty")

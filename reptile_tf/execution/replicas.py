@@ -45,8 +45,8 @@ class Replicas:
         if meta_batch % self.number:
             raise InputError(
                 f"meta_batch={meta_batch} cannot be shared equally by "
-                f"{self.number} replicas: use a multiple of {self.number}, or "
-                "another number of workers or devices")
+                f"{self.number} replicas: use a multiple of {self.number}, "
+                "another number of workers or devices, or --distribution=none")
 
     def own(self, x: Any, axis: int = 0) -> Any:
         """This process's part of an axis of tasks or slots."""

@@ -89,7 +89,8 @@ class Distributed(Replicas):
             raise InputError(
                 f"{self._lost(str(e))} has ended or cannot be reached (its "
                 "own last lines say why). Start all workers again with the "
-                "same command, with any number of them in TF_CONFIG, or one "
+                "same command, with a number of them in TF_CONFIG that "
+                "divides --meta_batch, or one "
                 f"with --distribution=none: the run goes on from {progress()}"
             ) from e
 
@@ -119,6 +120,10 @@ def replicas_of(distribution: str, say: Callable[[str], None]) -> Replicas:
     try:
         found = _distributed(distribution, cluster)
     except tf.errors.OpError as e:
+        if not cluster.addresses:
+            raise InputError(
+                f"--distribution={distribution} cannot start "
+                f"({first_line(e)}): use --distribution=none") from e
         raise InputError(
             f"worker {cluster.index} of {', '.join(cluster.addresses)} cannot "
             f"start ({first_line(e)}): name free ports of "

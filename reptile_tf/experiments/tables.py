@@ -58,7 +58,7 @@ def run(argv: Sequence[str], tables=TABLES) -> None:
     if not words or words[0] not in tables:
         raise InputError(
             f"which table? Give {' or '.join(tables)}, and then flags of the "
-            "data set's script, such as --data_dir")
+            "data set's script, such as --data_dir; --help lists them")
     table, *words = words
     dataset, rows = tables[table]
     command = Command([f"{name} {table}", "--eval_splits=test", *words],

@@ -11,7 +11,7 @@ from reptile_tf.learning.meta_batch import TASK_ORDERS
 from reptile_tf.learning.rules import REGISTRY
 
 OUTER_OPTIMIZERS = ("sgd", "adam")
-MOST_OF_ADAM = 0.1  # The default, 1, is of SGD on displacements.
+LIMIT_OF_ADAM = 0.1  # The defaults, 1 and 0.1, are of SGD on displacements.
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,17 @@ class MetaConfig:
         require_at_least(
             0, meta_iters=self.meta_iters, meta_step=self.meta_step,
             meta_step_final=self.meta_step_final, outer_clip=self.outer_clip)
-        if self.outer_optimizer == "adam" and self.meta_step > MOST_OF_ADAM:
-            raise InputError(
-                f"meta_step={self.meta_step} with outer_optimizer=adam is "
-                "Adam's learning rate, by which each weight moves in a "
-                f"meta-iteration: use {MOST_OF_ADAM} or less, such as 0.001")
+        for name in ("meta_step", "meta_step_final"):
+            step = getattr(self, name)
+            if self.outer_optimizer == "adam" and step >= LIMIT_OF_ADAM:
+                raise InputError(
+                    f"{name}={step} with outer_optimizer=adam is Adam's "
+                    "learning rate, by which each weight moves in a "
+                    f"meta-iteration: use less than {LIMIT_OF_ADAM}, such as "
+                    "0.001")
         if REGISTRY[self.algorithm].weighted != bool(self.gradient_weights):
             raise InputError(
                 "gradient_weights are those of algorithm=gradient_sum, which "
                 f"needs them; algorithm={self.algorithm} was given "
-                + (",".join(map(str, self.gradient_weights)) or "none"))
+                + (",".join(map(str, self.gradient_weights)) or "none")
+                + ": give them with gradient_sum alone")

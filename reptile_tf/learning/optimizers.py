@@ -74,9 +74,9 @@ class InnerConfig:
     def __post_init__(self) -> None:
         require_choice(INNER_OPTIMIZERS, inner_optimizer=self.inner_optimizer)
         require_choice(INNER_LOSSES, inner_loss=self.inner_loss)
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate} must be "
-                             "positive, for example 0.001")
+                             "positive and finite, for example 0.001")
         if not LEAST_FACTOR <= self.weight_decay <= 1:
             raise InputError(
                 f"weight_decay={self.weight_decay} is a factor on the weights "

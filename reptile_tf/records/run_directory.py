@@ -72,7 +72,9 @@ class RunDirectory:
         others = ("run.log", self.lock.path.name, beside(self._flags).name)
         content = ([name for name in content_of(self.path)
                     if name not in others] if self.path.exists() else [])
-        if content and not config.resume:
+        # A start that failed, for lack of data, leaves only its flags.
+        started = bool(content) and content != [self._flags.name]
+        if started and not config.resume:
             raise InputError(
                 f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
                 "--noresume was given: name a new folder, or drop --noresume "
@@ -81,14 +83,13 @@ class RunDirectory:
             raise InputError(
                 f"--run_dir={self.path} is not empty ({content[0]}, ...) and "
                 "holds no run: name a new folder")
-        # A start that failed, for lack of data, leaves only its flags.
-        started = bool(content) and content != [self._flags.name]
         if started:
             self.require_trained_with(config)
         if config.pretrained and not self.checkpoints.paths():
             raise InputError(
                 f"--pretrained needs a checkpoint and {self.path} has none: "
-                "train first, without --pretrained")
+                + ("copy those of the run there" if self._whole_result()
+                   else "train first, without --pretrained"))
         finished = self.finished(config)
         if self._whole_result() and not (finished or self.checkpoints.paths()):
             raise InputError(

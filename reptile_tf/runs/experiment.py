@@ -56,9 +56,9 @@ class Experiment:
         if config.eval_splits not in ("all", *self.source.splits):
             raise InputError(
                 f"eval_splits={config.eval_splits}: this data has no such "
-                f"split, it has {', '.join(self.source.splits)}: use one of "
-                "them or all; --val_classes=100 sets Omniglot's validation "
-                "characters apart")
+                f"split, it has {', '.join(self.source.splits)}: use test or "
+                "all" + ("; --val_classes=100 sets validation characters apart"
+                         if hasattr(config, "val_classes") else ""))
         self.start = building.start_of(
             self.source, config,
             directory.start if directory.checkpoints.paths()

@@ -50,9 +50,9 @@ def explained(error: Exception) -> str | None:
                 f"({reason}): make room there, or allow it")
     if memory.is_used_up(error):
         return (f"the memory is used up ({first or 'of the host'}): lower "
-                "--meta_batch, --inner_batch or --eval_batch, or with MAML "
-                "--inner_iters, or use --task_order=sequential or "
-                "--recompute_gradients")
+                "--eval_batch; or with another --run_dir lower --meta_batch or "
+                "--inner_batch or use --task_order=sequential, with MAML lower "
+                "--inner_iters or use --recompute_gradients")
     if _LACKING_TEXT.search(str(error)) or (
             isinstance(error, _COMPILER) and _COMPILER_TEXT.search(str(error))):
         return (f"XLA cannot compile this ({first}): use --jit_compile=off "

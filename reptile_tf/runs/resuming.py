@@ -54,8 +54,9 @@ def _load(run: Experiment) -> None:
     if meta["data"] != run.fingerprint:
         raise InputError(
             f"{run.directory.path} was trained on other data than "
-            f"{run.source.source}: use the same --data, --data_dir and "
-            "--seed, or another --run_dir")
+            f"{run.source.source}: use the same data, or another --run_dir; "
+            f"--init={run.directory.initialization} --meta_iters=0 there "
+            "evaluates it on these")
     then = {"replicas": 1, **meta["environment"]}
     for name, value in run.environment().items():
         if name in then and then[name] != value:

@@ -122,7 +122,8 @@ def _run(dataset, config: Config, directory: RunDirectory,
                      f"{experiment.trainer.iteration:,}")
             raise
         except NonFiniteError as e:
-            raise InputError(f"{e}; {directory.progress()} is kept") from e
+            raise InputError(f"{e}, with another --run_dir; "
+                             f"{directory.progress()} is kept") from e
     kept = directory.write_result(result, config)
     if scored:
         scored.remove()

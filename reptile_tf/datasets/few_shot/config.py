@@ -71,8 +71,8 @@ class ImageConfig(Config):
             raise InputError(
                 f"classes={self.classes} needs as many classes in every "
                 f"split, {split} has {len(sizes)} classes: add some"
-                + (f", or use --classes={len(sizes)} or fewer" if sizes
-                   else ""))
+                + (f", or use --classes={len(sizes)} or fewer" if (
+                    len(sizes) > 1) else ""))
         shots, train_shots = max(self.shots), self.task.train_shots
         flag, value, queries = "shots", shots, test
         if split == "train" and train_shots > shots + test:
