@@ -50,6 +50,7 @@ _HOMES = {
     "Learner": "learning.learner",
     "MetaConfig": "learning.meta_config",
     "MetaTrainer": "learning.meta_training",
+    "NonFiniteError": "learning.non_finite",
     "TaskConfig": "tasks",
     "TaskSampler": "tasks",
     "accuracy": "learning.measures",

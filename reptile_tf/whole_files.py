@@ -1,4 +1,9 @@
-"""Files and folders that are there as a whole, or as they were before."""
+"""Files and folders that are there as a whole, or as they were before.
+
+A process that is killed while it puts a folder in another's place may leave
+none there: both then lie beside it, and the next `replacing` first puts the
+old one back.
+"""
 
 import errno
 import os

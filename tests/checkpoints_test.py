@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, the last three, corruption passed over."""
 
+import errno
 import io
 import shutil
 
@@ -69,6 +70,20 @@ def test_a_corrupt_newest_one_is_passed_over_and_said(tmp_path, damage):
     assert arrays["t"] == 1
     assert len(said) == 1 and str(newest) in said[0] and "before" in said[0]
     assert newest.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_one_that_cannot_be_read_now_may_be_whole(tmp_path, monkeypatch,
+                                                  number):
+    """Going on from an older one would lose, or evaluate other weights."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, 2)
+
+    def failing(*arguments, **more):
+        raise OSError(number, "not now")
+    monkeypatch.setattr(np, "load", failing)
+    with pytest.raises(OSError, match="not now"):
+        checkpoints.load(print)
 
 
 def test_all_corrupt_is_an_error(tmp_path):

@@ -807,6 +807,21 @@ def test_a_loss_is_a_function(loss):
         classifier(loss=loss)
 
 
+def test_a_loss_may_be_an_instance_without_a_hash(rng):
+    @dataclasses.dataclass
+    class Scaled:
+        by: float
+
+        def __call__(self, targets, outputs):
+            return self.by * squared_error(targets, outputs)
+
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
+    learner, x = Learner(model, loss=Scaled(2.0)), rng.normal(size=(6, 4))
+    learner.adapt(x, x[:, :1], steps=1)
+    with pytest.raises(InputError, match=r"\[7919, 7919\]"):
+        learner.adapt(x, x[:, 0])
+
+
 def test_whole_numbers_beside_outputs_are_refused_with_the_remedy(rng):
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
     with pytest.raises(InputError, match=r"give them by .astype\('float32'\)"):

@@ -338,7 +338,8 @@ def classes(spoil, at):
 @pytest.mark.parametrize("spoil, message", [
     (lambda x, y: (x, y + 1), "targets go from 1 to 3"),
     (lambda x, y: (x, y / 1), "targets are float32"),
-    (lambda x, y: (x[..., :1], y), "inputs have shape")])
+    (lambda x, y: (x[..., :1], y), "inputs have shape"),
+    (lambda x, y: (x[:, :, :0], y[:, :, :0]), "inputs are empty")])
 def test_later_batches_are_checked_too(spoil, message):
     """An example out of range has a loss of 0: silently it teaches nothing."""
     draw, model = classes(spoil, at=2)
@@ -403,6 +404,19 @@ def test_a_loop_that_is_kept_leaves_another_ones_state_alone():
     learner.state = other = learner.inner_loop.initial_state()
     calls.close()
     assert learner.state is other
+
+
+def test_a_state_of_the_end_is_the_learners_too():
+    """Loaded, there is nothing left to train."""
+    whole, again = trainer_of(), trainer_of()
+    for _ in whole.train(sampler()):
+        pass
+    again.load_state_dict(whole.state_dict())
+    assert list(again.train(sampler())) == []
+    assert int(again._learner.state.t) == 18
+    for a, b in zip(again._learner.state.v, whole.learner.state.v,
+                    strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_nan_leaves_the_learner_as_it_was():

@@ -6,7 +6,8 @@ Its module, or package, has
   CONFIG            a subclass of `config.Config`: its flags
   DEFAULTS          flag values that differ from CONFIG's
   BY_ALGORITHM      further ones, by --algorithm
-  FILLS_A_THREAD    whether a task's work keeps a CPU thread busy by itself
+  FILLS_A_THREAD    whether a task's work keeps a CPU thread busy by itself; if
+                    not, its runs stay on the CPU, with the GPUs hidden
   load(config)      its `TaskSource`
   table(result)     lines of text: the numbers of a result.json, for people
 """
@@ -68,7 +69,7 @@ class TaskSource(abc.ABC):
     def evaluation_tasks(self, split: str, shots: int, batch: int,
                          number: int, rng: np.random.Generator
                          ) -> EvaluationTasks:
-        """Tasks to evaluate on."""
+        """Tasks to evaluate on, with their `positions`."""
 
     @abc.abstractmethod
     def row(self, split: str, shots: int, batch: int, score: Score

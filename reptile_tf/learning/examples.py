@@ -108,13 +108,13 @@ def require_batches(model: keras.Model, loss: Loss, batches: Batches,
     for last in ("", "last_"):
         inputs = getattr(batches, f"{last}inputs")
         axes = 2 if last else 3
-        if 0 in np.shape(inputs)[:axes] and not last:
+        targets = getattr(batches, f"{last}targets")
+        if not last and np.shape(inputs)[1] == np.shape(targets)[1] == 0:
             continue  # The last mini-batch is alone.
         if examples:
             require_inputs(model, inputs, f"{last}inputs", axes)
         shape = tuple(np.shape(inputs))
-        require_targets(model, loss, getattr(batches, f"{last}targets"),
-                        f"{last}targets", shape[:axes],
+        require_targets(model, loss, targets, f"{last}targets", shape[:axes],
                         shape[axes:] if examples else ())
 
 

@@ -164,6 +164,8 @@ class MetaTrainer:
                 f"the sampler is {kind_of(sampler)}: give a function of the "
                 "number of tasks that returns Batches of so many")
         last, done = self.meta.meta_iters, self.iteration
+        if done == last > 0:  # Loaded.
+            self._update_state()
         try:
             while done < last:
                 stop = min(last, done - done % pause + pause) if pause else last

@@ -35,5 +35,5 @@ def cause_of(batches: Batches, lookup: Callable[[Any], Any],
     spoilt = [name for name, tensors in (
         ("phi", phi), ("Adam's v", state.v), ("Adam's m", state.m))
         if not all(map(finite, tensors))]
-    return (f"inputs and targets are finite, {' and '.join(spoilt)} not: "
-            f"{lower}")
+    where = " and ".join(spoilt) or "another worker's v"
+    return f"inputs and targets are finite, {where} not: {lower}"

@@ -27,7 +27,7 @@ class InnerState(NamedTuple):
 
     Attributes:
       v: Adam's second moments, one tensor per weight; empty for SGD.
-      t: int64 scalar, the inner steps made so far in the run.
+      t: int64 scalar, the inner steps that one slot has made so far.
       m: Adam's first moments, one tensor per weight; empty where beta1 = 0.
     """
 

@@ -22,7 +22,7 @@ class Slots:
 
     Attributes:
       v, m: variables [slots of this process, ...], one per weight.
-      t: the inner steps made so far.
+      t: the inner steps that each has made so far.
     """
 
     def __init__(self, initial: InnerState, number: int, replicas: Replicas

@@ -164,7 +164,10 @@ def _require_comparable(model, loss, own, dtype, output, name) -> None:
     message = (f"{name} are {dtype.name} of shape {_text(own)} each, and the "
                f"network's outputs {of_outputs} of shape {_text(output)}: ")
     try:
-        losses = _shape_of_losses(loss, own, dtype, output, of_outputs)
+        # A loss need not be one that a cache can have as its key.
+        of = (_shape_of_losses if loss.__hash__
+              else _shape_of_losses.__wrapped__)
+        losses = of(loss, own, dtype, output, of_outputs)
     except (ValueError, TypeError, tf.errors.OpError) as e:
         raise InputError(
             message + (str(e) or repr(e)).strip().splitlines()[-1]

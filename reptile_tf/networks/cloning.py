@@ -53,9 +53,9 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
       model: a Sequential or functional model, built.
       convolutions: a key of CONVOLUTIONS. "sliced" is for tasks side by side;
         "gathered" is for the CPU, "compiled" and "sliced" for XLA. "plain"
-        is "stock" without a gradient of our own, which a SavedModel would
-        not keep; "lite" is that in TensorFlow Lite's operations. Except in
-        "sliced", "plain" and "lite", batch normalization is fused.
+        is "stock" with what a SavedModel can keep; "lite" is that in
+        TensorFlow Lite's operations. Except in "sliced", "plain" and "lite",
+        batch normalization is fused.
       mixed_bfloat16: give every layer Keras's policy of that name.
 
     Raises:

@@ -4,6 +4,7 @@ Our own, as NumPy files: Keras's and TensorFlow's cannot be moved to another
 number of slots or processes, and do not hold the sampler.
 """
 
+import errno
 import io
 import json
 import os
@@ -85,10 +86,15 @@ class Checkpoints:
                         opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
                 meta = json.loads(str(arrays.pop(_META)))
-            except (OSError, ValueError, KeyError, TypeError, EOFError,
+            except OSError as e:
+                if e.errno in (errno.EACCES, errno.EPERM, errno.EIO,
+                               errno.ESTALE):
+                    raise  # It may be whole.
+                warn(_corrupt(path, e))
+                continue
+            except (ValueError, KeyError, TypeError, EOFError,
                     RuntimeError, zipfile.BadZipFile, zlib.error) as e:
-                warn(f"{path} is corrupt ({type(e).__name__}: {e}); using "
-                     "the checkpoint before it")
+                warn(_corrupt(path, e))
                 continue
             return arrays, meta
         if paths:
@@ -100,6 +106,11 @@ class Checkpoints:
     def iterations(self) -> list[int]:
         """Iterations of the checkpoints, ascending."""
         return [_iteration(p) for p in self.paths()]
+
+
+def _corrupt(path: Path, error: Exception) -> str:
+    return (f"{path} is corrupt ({type(error).__name__}: {error}); using the "
+            "checkpoint before it")
 
 
 def _iteration(path: Path) -> int:

@@ -231,8 +231,10 @@ class RunDirectory:
             self._replace(self._numbered(self._flags, number),
                           self._flags.read_text("utf-8", "surrogateescape"))
             self._replace(kept, self.result.read_text())
-        self._replace(self.result, json.dumps(result, indent=1) + "\n")
+        if self.writes:  # Never a result beside the flags of another.
+            self.result.unlink(missing_ok=True)
         self._write_flags(config)
+        self._replace(self.result, json.dumps(result, indent=1) + "\n")
         return kept
 
     @staticmethod

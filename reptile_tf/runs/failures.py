@@ -11,7 +11,7 @@ from reptile_tf.errors import InputError, first_line
 from reptile_tf.execution import memory
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
-         errno.EFBIG, errno.EIO)
+         errno.EFBIG, errno.EIO, errno.ESTALE)
 _DISK_TEXT = re.compile("No space left|quota|Read-only file system|"
                         "Permission denied|File too large", re.I)
 _COMPILER_TEXT = re.compile(r"XLA|HLO|LLVM|ptxas|compil", re.I)

@@ -64,9 +64,9 @@ def run(dataset, config: Config, progress: Progress | None = None
       progress: the line that shows how far it is.
 
     Raises:
-      InputError: bad input.
-      NonFiniteError: NaN or infinity; the last good checkpoint is kept.
-      Stopped: a signal came; a checkpoint was written.
+      InputError: bad input, or NaN or infinity; the last good checkpoint is
+        kept.
+      Stopped: a signal came; where it trains, a checkpoint was written.
     """
     log = logger()
     replicas = prepared_replicas(dataset, config, log)

@@ -50,7 +50,8 @@ class EvaluationTasks(NamedTuple):
       support_targets: [T, S, ...] labels, or regression targets.
       positions: [T, k, B] the mini-batches of the k inner steps, as places in
         the support set: an example is looked up once, however often it is
-        seen. None leaves them to the learner's own `AdaptConfig`.
+        seen. None, which `Learner.evaluate` takes, leaves them to the learner's
+        own `AdaptConfig`.
       query_inputs: [T, Q, ...] test examples.
       query_targets: [T, Q, ...].
     """

@@ -2,7 +2,7 @@
 
 Its built-in operations have no gradient of a convolution, of a strided slice,
 of ReLU or of a max pooling; those of reshapes, unstacking, slices and choices
-it has. No gradient here is one of our own, which a SavedModel would not keep.
+it has.
 """
 
 import itertools
