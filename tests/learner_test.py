@@ -808,11 +808,14 @@ def test_a_loss_is_a_function(loss):
 
 
 def test_a_loss_may_be_an_instance_without_a_hash(rng):
+    calls = []
+
     @dataclasses.dataclass
     class Scaled:
         by: float
 
         def __call__(self, targets, outputs):
+            calls.append(tuple(targets.shape))
             return self.by * squared_error(targets, outputs)
 
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)])
@@ -820,6 +823,8 @@ def test_a_loss_may_be_an_instance_without_a_hash(rng):
     learner.adapt(x, x[:, :1], steps=1)
     with pytest.raises(InputError, match=r"\[7919, 7919\]"):
         learner.adapt(x, x[:, 0])
+    learner.adapt(x, x[:, :1], steps=1)
+    assert calls.count((7919, 1)) == 1  # Checked twice, traced once.
 
 
 def test_whole_numbers_beside_outputs_are_refused_with_the_remedy(rng):

@@ -31,7 +31,7 @@ def tensor_of(array: Any, name: str) -> tf.Tensor:
 def finite(array: Any) -> bool:
     """Whether no value of an array is NaN or infinite; no string is."""
     values = np.asarray(array)
-    if values.dtype.kind in "iub" or is_text(values):
+    if is_whole(values) or is_text(values):
         return True
     return bool(np.isfinite(values).all())
 

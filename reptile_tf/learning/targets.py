@@ -164,10 +164,7 @@ def _require_comparable(model, loss, own, dtype, output, name) -> None:
     message = (f"{name} are {dtype.name} of shape {_text(own)} each, and the "
                f"network's outputs {of_outputs} of shape {_text(output)}: ")
     try:
-        # A loss need not be one that a cache can have as its key.
-        of = (_shape_of_losses if loss.__hash__
-              else _shape_of_losses.__wrapped__)
-        losses = of(loss, own, dtype, output, of_outputs)
+        losses = _shape_of_losses(_Key(loss), own, dtype, output, of_outputs)
     except (ValueError, TypeError, tf.errors.OpError) as e:
         raise InputError(
             message + (str(e) or repr(e)).strip().splitlines()[-1]
@@ -182,8 +179,22 @@ def _require_comparable(model, loss, own, dtype, output, name) -> None:
                else "Give targets of the outputs' shape"))
 
 
+class _Key:
+    """A loss, itself and no equal one: not each has a hash."""
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def __hash__(self) -> int:
+        return id(self.loss)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.loss is other.loss
+
+
+# Of a sampler of one's own every batch is checked: traced once.
 @functools.lru_cache(64)
-def _shape_of_losses(loss, own, dtype, output, of_outputs) -> tf.TensorShape:
-    return tf.function(loss, autograph=False).get_concrete_function(
+def _shape_of_losses(key, own, dtype, output, of_outputs) -> tf.TensorShape:
+    return tf.function(key.loss, autograph=False).get_concrete_function(
         tf.TensorSpec([TRIAL, *own], dtype),
         tf.TensorSpec([TRIAL, *output], of_outputs)).output_shapes

@@ -168,11 +168,12 @@ def check_call(clone: keras.Model) -> None:
 
 def _check_moments(clone: keras.Model, example: tf.Tensor) -> None:
     """tf.nn.moments within a layer of one's own, as `INEXACT` outside."""
-    layers = {layer.name: layer for layer in clone._flatten_layers()}
+    layers = list(clone._flatten_layers())
     if not any(type(layer).__module__.partition(".")[0] not in (
             "keras", "reptile_tf") or isinstance(layer, keras.layers.Lambda)
-               for layer in layers.values()):
+               for layer in layers):
         return
+    names = {layer.name for layer in layers}
     graph = tf.function(lambda x: clone(x, training=True), autograph=False
                         ).get_concrete_function(example).graph
     for operation in graph.get_operations():
@@ -181,11 +182,11 @@ def _check_moments(clone: keras.Model, example: tf.Tensor) -> None:
             # A scope is a layer's name, or that with a number added.
             name = next((n for part in reversed(scope.split("/"))
                          for n in (part, part.rpartition("_")[0])
-                         if n in layers), scope)
+                         if n in names), scope)
             raise InputError(
-                f"layer {name!r} calls keras.ops.moments "
-                "or tf.nn.moments, which has wrong second derivatives: write "
-                "it with keras.ops.mean and keras.ops.var")
+                f"layer {name!r} calls keras.ops.moments or tf.nn.moments, "
+                "which has wrong second derivatives: write it with "
+                "keras.ops.mean and keras.ops.var")
 
 
 def operations(model: keras.Model) -> list[keras.Operation]:

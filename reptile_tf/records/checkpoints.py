@@ -21,6 +21,8 @@ from reptile_tf.errors import InputError
 from reptile_tf.whole_files import replacing
 
 KEEP = 3
+# Of a file that may be whole.
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 _META = "meta"
 _NAME = re.compile(r"checkpoint-(\d{9,})\.npz")
 
@@ -86,15 +88,12 @@ class Checkpoints:
                         opened, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
                 meta = json.loads(str(arrays.pop(_META)))
-            except OSError as e:
-                if e.errno in (errno.EACCES, errno.EPERM, errno.EIO,
-                               errno.ESTALE):
-                    raise  # It may be whole.
-                warn(_corrupt(path, e))
-                continue
-            except (ValueError, KeyError, TypeError, EOFError,
+            except (OSError, ValueError, KeyError, TypeError, EOFError,
                     RuntimeError, zipfile.BadZipFile, zlib.error) as e:
-                warn(_corrupt(path, e))
+                if getattr(e, "errno", None) in _UNREADABLE:
+                    raise
+                warn(f"{path} is corrupt ({type(e).__name__}: {e}); using "
+                     "the checkpoint before it")
                 continue
             return arrays, meta
         if paths:
@@ -106,11 +105,6 @@ class Checkpoints:
     def iterations(self) -> list[int]:
         """Iterations of the checkpoints, ascending."""
         return [_iteration(p) for p in self.paths()]
-
-
-def _corrupt(path: Path, error: Exception) -> str:
-    return (f"{path} is corrupt ({type(error).__name__}: {error}); using the "
-            "checkpoint before it")
 
 
 def _iteration(path: Path) -> int:
