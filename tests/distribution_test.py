@@ -121,8 +121,11 @@ def end(process, status):
 
 def finish(run, *flags):
     with workers(run, *flags) as pair:
-        for process in pair:
-            end(process, 0)
+        ended = [process.wait() for process in pair]
+        said = [process.output() for process in pair]
+    said = "\n".join(said)
+    assert ended == [0, 0] and "Traceback" not in said, said
+    assert "retracing" not in said, said
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,80 @@ def test_workers_whose_port_is_taken_say_so_and_start_with_others(
         taken.listen()
         finish(tmp_path / "run", *FLAGS, "--meta_iters=0")
     assert given == [] and (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("flags, another, status", [
+    (["--meta_iters=1"], 0, 0), ([], signal.SIGTERM, 143),
+    (["--inner_optimizer=sgd", "--learning_rate=1e18", "--meta_step=1e3"],
+     0, 1)])
+def test_a_run_parts_at_each_of_its_ends(
+        tmp_path, monkeypatch, flags, another, status):
+    class One(Replicas):
+        parted = 0
+
+        def maximum(self, own, *wish):
+            return [another if wish and another else own, *wish]
+
+        def part(self):
+            One.parted += 1
+
+    monkeypatch.setattr("reptile_tf.runs.run.replicas_of",
+                        lambda *_: One())
+    words = ["tiny.py", f"--run_dir={tmp_path}", *FLAGS, *flags]
+    for times in 1, 2:  # Once more where it has ended already.
+        assert experiment.main(tiny, words) == status
+        assert One.parted == times
+
+
+def test_workers_that_start_unlike_part_before_they_say_so():
+    class Two(Replicas):
+        parted = False
+
+        def gather(self, values):
+            [own] = values
+            return [np.stack([own, own + 1])]
+
+        def part(self):
+            self.parted = True
+
+    two = Two()
+    with pytest.raises(InputError, match=r"their flags \(7, 8\)"):
+        two.require_equal({"their flags": 7})
+    assert two.parted
+
+
+PART = """
+import time
+from pathlib import Path
+from reptile_tf import quiet_tensorflow
+from reptile_tf.execution.strategies import replicas_of
+replicas = replicas_of("multi_worker", print)
+replicas.maximum(0)
+print("parting", flush=True)
+go = Path(__file__).with_name("go")
+while replicas.cluster.index and not go.exists():
+    time.sleep(0.01)
+replicas.part()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_worker_ends_before_the_others_may(tmp_path, lost):
+    """As its answer to the last exchange could be lost with it."""
+    part = tmp_path / "part.py"
+    part.write_text(PART)
+    with workers(tmp_path, scripts=(part,) * 2) as (one, other):
+        for process in one, other:
+            wait_for(process, lambda p=process: "parting" in p.output())
+        time.sleep(0.5)
+        assert one.poll() is None
+        if lost:
+            other.kill()
+        else:
+            (tmp_path / "go").touch()
+            end(other, 0)
+        end(one, 0)
 
 
 @pytest.mark.slow

@@ -81,11 +81,18 @@ class Replicas:
         [found] = self.gather([np.array(list(values.values()))])
         for name, column in zip(values, found.T, strict=True):
             if (column != column[0]).any():
+                self.part()
                 raise InputError(
                     f"the workers differ in {name} "
                     f"({', '.join(map(str, column))}): start all of them with "
                     "the same command, the same data and the same --run_dir "
                     "on a file system they share")
+
+    def part(self) -> None:
+        """Wait until every process is here; all must come, and then may end.
+
+        What was exchanged last is not in every process's hands before.
+        """
 
     @contextmanager
     def name_lost_workers(self, progress: Callable[[], str]) -> Iterator[None]:

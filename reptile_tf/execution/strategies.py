@@ -4,7 +4,7 @@ import functools
 import re
 import signal
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,10 @@ class Distributed(Replicas):
         super().__init__(
             cluster, strategy.num_replicas_in_sync // cluster.processes)
         self._strategy = strategy
-        self._sum = tf.function(self._sum_of_firsts, autograph=False)
+        # One for each kind of values: TensorFlow warns of one traced often,
+        # and knows it by its code, which a partial has not.
+        self._sum = functools.cache(lambda kind: tf.function(
+            functools.partial(self._sum_of_firsts), autograph=False))
 
     def _run(self, fn: Callable[[tf.Tensor, Any], Any]) -> Any:
         """fn(local number, replica context) on each local replica."""
@@ -77,7 +80,15 @@ class Distributed(Replicas):
         after = self.cluster.processes - 1 - before
         padded = [np.pad(x, [(before, after)] + [(0, 0)] * (x.ndim - 1))
                   for x in super().gather(values)]
-        return [x.numpy() for x in self._sum(padded)] if padded else []
+        if not padded:
+            return []
+        total = self._sum(tuple((x.shape, x.dtype) for x in padded))
+        return [x.numpy() for x in total(padded)]
+
+    def part(self):
+        # One that knows that all have come ends, and the others lose it.
+        with suppress(*LOST):
+            self.maximum(0)
 
     @contextmanager
     def name_lost_workers(self, progress):
@@ -88,10 +99,10 @@ class Distributed(Replicas):
                 raise
             raise InputError(
                 f"{self._lost(str(e))} has ended or cannot be reached (its "
-                "own last lines say why). Start all workers again with the "
-                "same command, with a number of them in TF_CONFIG that "
-                "divides --meta_batch, or one "
-                f"with --distribution=none: the run goes on from {progress()}"
+                f"own last lines say why; here: {first_line(e)}). Start all "
+                "workers again with the same command, with a number of them "
+                "in TF_CONFIG that divides --meta_batch, or one with "
+                f"--distribution=none: the run goes on from {progress()}"
             ) from e
 
     def _lost(self, message: str) -> str:

@@ -74,7 +74,9 @@ def run(dataset, config: Config, progress: Progress | None = None
     try:
         with (replicas.name_lost_workers(directory.progress),
               as_input_errors(directory.progress)):
-            return _run(dataset, config, directory, replicas, log, progress)
+            result = _run(dataset, config, directory, replicas, log, progress)
+            replicas.part()
+            return result
     finally:
         directory.close()
 
@@ -120,8 +122,10 @@ def _run(dataset, config: Config, directory: RunDirectory,
             log.info("stopped by %s at meta-iteration %s; the same command "
                      "goes on from here", e,
                      f"{experiment.trainer.iteration:,}")
+            replicas.part()
             raise
         except NonFiniteError as e:
+            replicas.part()
             raise InputError(f"{e}, with another --run_dir; "
                              f"{directory.progress()} is kept") from e
     kept = directory.write_result(result, config)
