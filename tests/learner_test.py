@@ -849,6 +849,26 @@ def test_fractions_are_not_cut_off_to_whole_numbers(rng):
         learner.adapt(x * np.nan, y, steps=1)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("token", [-1, 4])
+def test_tokens_that_an_embedding_has_not_are_refused(rng, dtype, token):
+    """A GPU would take zeros for them."""
+    inputs = keras.Input([5], dtype=dtype)
+    x = keras.layers.Embedding(4, 2, name="words")(inputs)
+    learner = Learner(keras.Model(inputs, keras.layers.Dense(WAYS)(
+        keras.layers.Flatten()(x))))
+    x, y = rng.integers(0, 4, (6, 5)), np.arange(6) % WAYS
+    x[0, :2] = 0, 3
+    adapted = learner.adapt(x, y, steps=1)
+    x[5, 4] = token
+    for use in (lambda: learner.adapt(x, y, steps=1),
+                lambda: adapted.predict(x, transductive=True)):
+        with pytest.raises(InputError, match=(
+                f"hold the token {token}, and the Embedding words.* has 4: "
+                "give whole numbers from 0 to 3")):
+            use()
+
+
 @pytest.mark.parametrize("name, value", [
     ("inner", InnerConfig(0.5)), ("loss", squared_error)])
 def test_what_is_compiled_into_a_learner_cannot_be_changed(name, value):

@@ -152,20 +152,34 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(
             f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
-    if tf.as_dtype(wanted).is_integer and not is_whole(inputs):
-        _require_no_fractions(values_of(inputs), name, wanted)
-
-
-def _require_no_fractions(values: np.ndarray | None, name: str, wanted: str
-                          ) -> None:
+    values = None if wanted == "string" else values_of(inputs)
     if values is None:
         return
+    if tf.as_dtype(wanted).is_integer and not is_whole(inputs):
+        _require_no_fractions(values, name, wanted)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Embedding) and (
+                layer.input is model.inputs[0]):
+            _require_below(values, layer.input_dim, name, layer.name)
+
+
+def _require_no_fractions(values: np.ndarray, name: str, wanted: str) -> None:
     wrong = values[np.isfinite(values) & (values != np.floor(values))]
     if wrong.size:
         raise InputError(
             f"{name} hold fractions, such as {wrong[0]:.3g}, and the network "
             f"takes {wanted}, which would cut them off: give whole numbers, of "
             "images from 0 to 255")
+
+
+def _require_below(values: np.ndarray, size: int, name: str, layer: str
+                   ) -> None:
+    """As a GPU looks up zeros elsewhere."""
+    wrong = values[(values < 0) | (values >= size)]
+    if wrong.size:
+        raise InputError(
+            f"{name} hold the token {wrong[0]:g}, and the Embedding {layer} "
+            f"has {size}: give whole numbers from 0 to {size - 1}")
 
 
 def require_as_long(queries: Any, support: Any) -> None:
