@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reptile_tf.errors import InputError
-from reptile_tf.whole_files import replacing
+from reptile_tf.whole_files import beside, replacing
 
 KEEP = 3
 # Of a file that may be whole.
@@ -67,7 +67,8 @@ class Checkpoints:
         except OSError as e:
             e.filename = e.filename or str(path)
             raise
-        for old in self.paths()[:-KEEP]:
+        killed = self.directory.glob(beside(Path("checkpoint-*.npz")).name)
+        for old in (*self.paths()[:-KEEP], *killed):
             old.unlink()
         return path
 
