@@ -56,6 +56,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.rename(before, temporary)  # From here on it is not whole.
             _remove(temporary)
         else:
+            if temporary.is_file():  # Whole after a power cut, too.
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
     except BaseException:
         _remove(temporary)

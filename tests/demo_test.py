@@ -440,6 +440,7 @@ def test_two_browsers_do_not_mix(serving):
         return json.loads(send(serving, "POST", "/classify", body)[2])
 
     alone = [answer(body)["probabilities"] for body in asked]
+    serving.answers.classifier._adapted.clear()
     with ThreadPoolExecutor(6) as clients:
         together = [a["probabilities"] for a in clients.map(answer, asked)]
     assert alone == together

@@ -93,7 +93,7 @@ def workers(run, *flags, scripts=(ROOT / "tests" / "tiny.py",) * 2,
 
 def a_port_was_taken(pair):
     """Waits until the two have found one another, or one says so or ends."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1800
     while time.monotonic() < deadline:
         ended = any(process.poll() is not None for process in pair)
         said = [process.output() for process in pair]
@@ -181,16 +181,18 @@ def test_workers_whose_port_is_taken_say_so_and_start_with_others(
     assert given == [] and (tmp_path / "run" / "result.json").exists()
 
 
-@pytest.mark.parametrize("flags, another, status", [
-    (["--meta_iters=1"], 0, 0), ([], signal.SIGTERM, 143),
+@pytest.mark.parametrize("flags, another, status, written", [
+    (["--meta_iters=1"], 0, 0, "result.json"),
+    ([], signal.SIGTERM, 143, "checkpoint-000000000.npz"),
     (["--inner_optimizer=sgd", "--learning_rate=1e18", "--meta_step=1e3"],
-     0, 1)])
+     0, 1, "checkpoint-000000000.npz")])
 def test_a_run_parts_at_each_of_its_ends(
-        tmp_path, monkeypatch, flags, another, status):
+        tmp_path, monkeypatch, flags, another, status, written):
     class One(Replicas):
-        parted = 0
+        parted, seen = 0, set()
 
         def maximum(self, own, *wish):
+            One.seen = {p.name for p in tmp_path.glob("**/*")}
             return [another if wish and another else own, *wish]
 
         def part(self):
@@ -202,6 +204,25 @@ def test_a_run_parts_at_each_of_its_ends(
     for times in 1, 2:  # Once more where it has ended already.
         assert experiment.main(tiny, words) == status
         assert One.parted == times
+        assert written in One.seen  # Before the others may say so.
+
+
+def test_a_result_that_not_all_workers_see_is_evaluated_again(
+        tmp_path, monkeypatch, capsys):
+    class Blind(Replicas):
+        first = iter([[True, False]])
+
+        def maximum(self, *values):
+            return next(self.first, [*values]) if values[1:] else [*values]
+
+    words = ["tiny.py", f"--run_dir={tmp_path}", *FLAGS, "--meta_iters=1"]
+    assert experiment.main(tiny, words) == 0
+    before = json.loads((tmp_path / "result.json").read_text())
+    monkeypatch.setattr("reptile_tf.runs.run.replicas_of", lambda *_: Blind())
+    assert experiment.main(tiny, words) == 0
+    assert "already finished" not in capsys.readouterr().out
+    after = json.loads((tmp_path / "result.json").read_text())
+    assert after["results"] == before["results"]
 
 
 def test_workers_that_start_unlike_part_before_they_say_so():
@@ -245,7 +266,7 @@ def test_no_worker_ends_before_the_others_may(tmp_path, lost):
     with workers(tmp_path, scripts=(part,) * 2) as (one, other):
         for process in one, other:
             wait_for(process, lambda p=process: "parting" in p.output())
-        time.sleep(0.5)
+        time.sleep(3)
         assert one.poll() is None
         if lost:
             other.kill()
@@ -275,13 +296,31 @@ def test_a_killed_worker_and_another_number_of_workers(
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_a_list_that_waits_for_its_workers(tmp_path):
+    one = script(
+        ROOT / "tests" / "tiny.py", f"--run_dir={tmp_path}", "--seed=0,1",
+        "--distribution=multi_worker", *FLAGS, TF_CONFIG=json.dumps({
+            "cluster": {"worker": free_addresses()},
+            "task": {"type": "worker", "index": 0}}))
+    try:
+        wait_for(one, lambda: "waiting for" in one.output())
+        deadline = time.monotonic() + 60
+        while one.poll() is None and time.monotonic() < deadline:
+            one.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert one.poll() in (-signal.SIGINT, 130), one.output()
+    finally:
+        stop([one])
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_worker_stops_all(runs, tmp_path):
     run = tmp_path / "run"
     for stopped, number, status in ((1, signal.SIGTERM, 143),
                                     (0, signal.SIGINT, 130)):
         before = newest(run)
         with workers(run, *FLAGS) as pair:
-            wait_for(pair[0], lambda b=before: newest(run) >= b + 50)
+            wait_for(pair[0], lambda b=before: newest(run) >= b + 25)
             pair[stopped].send_signal(number)
             for process in pair:
                 assert "goes on from here" in end(process, status)

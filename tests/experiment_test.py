@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -219,6 +220,24 @@ def test_what_changes_no_number_makes_no_run_again(tmp_path, capsys):
     assert "no checkpoint, without which nothing" in again("--eval_samples=3")
     assert (run / "metrics.csv").read_bytes() == metrics
     assert (run / "result.json").read_bytes() == result
+
+
+def test_a_stop_while_flags_are_written_keeps_the_result(
+        copied, monkeypatch, capsys):
+    result = (copied / "result.json").read_bytes()
+    monkeypatch.setattr(RunDirectory, "_write_flags", Mock(
+        side_effect=OSError(28, "No space left on device")))
+    shutil.rmtree(copied / "initialization")
+    assert main(copied, "--val_classes=4", "--export") == 1
+    assert "No space left" in capsys.readouterr().err
+    assert (copied / "result.json").read_bytes() == result
+
+
+def test_only_the_chief_looks_at_what_it_writes_over(copied):
+    result = json.loads((copied / "result.json").read_text())
+    (copied / "flags.cfg").unlink()  # As it may be for a moment.
+    assert RunDirectory(copied, writes=False).write_result(
+        {**result, "results": result["results"][1:]}, tiny.CONFIG()) is None
 
 
 def test_a_result_that_is_not_whole_is_none(copied):

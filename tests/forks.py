@@ -5,6 +5,7 @@ process: that one chooses its threads, devices and environment as after any
 import. Nothing of this repository is imported there.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -44,15 +45,17 @@ class Fork:
         """The exit status, None while it runs."""
         return self._process.exitcode
 
-    def wait(self, seconds=240):
+    def wait(self, seconds=1800):
         """The exit status; TimeoutExpired if there is none by then."""
         self._process.join(seconds)
         if self.poll() is None:
+            self.kill()
             raise subprocess.TimeoutExpired("fork", seconds, self.output())
         return self.poll()
 
     def send_signal(self, number):
-        os.kill(self._process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # It has just ended.
+            os.kill(self._process.pid, number)
 
     def output(self):
         """What it wrote so far, errors too."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -84,6 +85,33 @@ def test_the_holder_shows_signs_of_life(tmp_path, monkeypatch):
         time.sleep(0.01)
     assert mine.path.stat().st_mtime > 1
     mine.release()
+
+
+def test_one_that_was_suspended_leaves_another_hosts_claim_alone(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
+    mine = Lock(tmp_path / "in-use")
+    mine.require()  # Held by nobody.
+    mine.acquire()
+    mine.require()
+    mine.path.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    time.sleep(0.1)  # A sign of life may be on its way.
+    os.utime(mine.path, (1, 1))
+    with pytest.raises(InputError, match="in use by process 7 on elsewhere"):
+        mine.require()
+    time.sleep(0.1)
+    mine.release()
+    assert mine.path.stat().st_mtime == 1
+
+
+def test_a_disk_that_is_away_at_the_end_undoes_no_run(tmp_path, monkeypatch):
+    mine = Lock(tmp_path / "in-use")
+    mine.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", Mock(side_effect=OSError(5, "gone")))
+        mine.require()
+        mine.release()
+    Lock(mine.path).acquire()
 
 
 def test_on_a_disk_without_locks_a_process_that_runs_counts(

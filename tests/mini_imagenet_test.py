@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -621,6 +622,17 @@ def test_damaged_prepared_data_are_prepared_again(tmp_path, damage):
     assert load(tmp_path / "data").fingerprint() == first
 
 
+def test_damaged_prepared_data_that_stay_are_said_before_all_is_decoded(
+        tmp_path, monkeypatch):
+    folders(tmp_path / "data")
+    load(tmp_path / "data")
+    [home] = (tmp_path / "cache").iterdir()
+    (home / "index.json").unlink()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # Another's.
+    with pytest.raises(InputError, match="cannot be removed: remove them"):
+        load(tmp_path / "data")
+
+
 def test_what_killed_preparations_left_is_removed_after_a_day(tmp_path):
     folders(tmp_path / "data")
     load(tmp_path / "data")
@@ -718,16 +730,17 @@ def test_a_name_that_is_no_text(tmp_path, capsys):
 def test_a_signal_stops_the_preparation(tmp_path, monkeypatch):
     """At once, and with nothing left behind."""
     folders(tmp_path / "data")
-    decoded = []
+    decoded, number = [], itertools.count(1)
 
     def slow(self, image):
         decoded.append(image)
-        if len(decoded) == 3:
+        if next(number) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.05)
         return np.zeros((8, 8, 3), np.uint8), Changes()
 
     monkeypatch.setattr(prepared.Pixels, "of", slow)
+    monkeypatch.setattr("reptile_tf.execution.limits.cpus", lambda: 2)
     assert experiment.main(mini_imagenet, [
         "run_miniimagenet.py", *arguments(tmp_path),
         f"--run_dir={tmp_path / 'run'}"]) == 128 + signal.SIGTERM

@@ -376,7 +376,7 @@ def test_no_network_names_three_remedies(tmp_path, monkeypatch):
 
 
 def test_the_newest_version_counts_as_a_number(tmp_path):
-    for version in ("3.9.0", "3.10.0", "3.0.1"):
+    for version in ("3.9.0", "3.10.0", "3.0.1", "incomplete.AB12CD_3.0.0"):
         folder = tmp_path / "omniglot" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text("{}")

@@ -7,7 +7,7 @@ from reptile_tf.records.checkpoints import Checkpoints
 
 def wait_for(process, condition):
     """Wait until it holds; fail if the process ends before."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1800
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, (
             process.output())

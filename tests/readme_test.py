@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from forks import ROOT, Fork
@@ -83,7 +84,9 @@ def python_commands() -> list[list[str]]:
 def clean_environment(folder) -> dict[str, str]:
     return {k: v for k, v in os.environ.items()
             if k not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")} | {
-                "XDG_CACHE_HOME": str(folder / "cache")}
+                "XDG_CACHE_HOME": str(folder / "cache"),
+                # Where it is slow, Matplotlib says that it makes its own.
+                "MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
 @pytest.fixture(scope="module")

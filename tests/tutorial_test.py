@@ -25,7 +25,7 @@ def test_the_notebook_runs_and_adapts():
     pytest.importorskip("ipykernel", reason=REASON)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3",
+        notebook, timeout=3600, startup_timeout=600, kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
     outputs = [output for cell in notebook.cells
                for output in cell.get("outputs", ())]

@@ -25,7 +25,8 @@ def tfds_version(folder: Path, name: str) -> Path | None:
     The newest version if there are several; None if there is none.
     """
     for base in (folder, folder / name):
-        versions = [p.parent for p in base.glob("*/dataset_info.json")]
+        versions = [p.parent for p in base.glob("*/dataset_info.json")
+                    if not p.parent.name.startswith("incomplete.")]
         versions += [base] if (base / "dataset_info.json").exists() else []
         if versions:
             return max(versions, key=lambda p: [

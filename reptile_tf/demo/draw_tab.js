@@ -65,7 +65,7 @@ export function startDrawTab(about) {
     }
   }
 
-  const latest = new Latest("/classify", show);
+  const latest = new Latest("/classify", show, byId("answer"));
 
   // Asks for what is on the page now.
   function update() {

@@ -38,9 +38,10 @@ export async function ask(path, body) {
 }
 
 // Asks one question at a time; of those made meanwhile the last one counts.
+// Until its answer is there, what shows it is busy: it is not read out twice.
 export class Latest {
-  constructor(path, show) {
-    Object.assign(this, { path, show, busy: false, next: null });
+  constructor(path, show, region) {
+    Object.assign(this, { path, show, region, busy: false, next: null });
   }
 
   async ask(body, context) {
@@ -49,6 +50,7 @@ export class Latest {
       return;
     }
     this.busy = true;
+    this.region.ariaBusy = "true";
     const answer = await ask(this.path, body);
     this.busy = false;
     if (answer) this.show(answer, context);
@@ -56,6 +58,8 @@ export class Latest {
       const next = this.next;
       this.next = null;
       this.ask(...next);
+    } else {
+      this.region.ariaBusy = "false";
     }
   }
 }

@@ -65,7 +65,7 @@ export async function startSineTab(about) {
     if (!points.length) return; // Cleared meanwhile.
     answered = curves.map(({ y }) => ({ y, error: wave && error(y, wave) }));
     paint();
-  });
+  }, byId("plots"));
 
   // Mean squared error, as the paper's.
   function error(y, wave) {

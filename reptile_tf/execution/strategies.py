@@ -3,6 +3,7 @@
 import functools
 import re
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -152,8 +153,12 @@ def _distributed(distribution: str, cluster: Cluster) -> Distributed:
         return Distributed(
             tf.distribute.MirroredStrategy([d.name for d in devices]), cluster)
     # It waits where Python sees no signal: Ctrl-C must end it all the same.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # SIGTERM it takes for itself, until it is given back.
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_DFL)
+              for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
         return Distributed(tf.distribute.MultiWorkerMirroredStrategy(), cluster)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

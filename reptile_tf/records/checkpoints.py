@@ -7,7 +7,6 @@ number of slots or processes, and do not hold the sampler.
 import errno
 import io
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -62,8 +61,6 @@ class Checkpoints:
         try:
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as e:
             e.filename = e.filename or str(path)
             raise

@@ -1,5 +1,6 @@
 """One process at a time in a run's folder."""
 
+import contextlib
 import errno
 import json
 import os
@@ -41,6 +42,7 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._file, self._end = None, threading.Event()
+        self._claim: dict[str, Any] = {}
 
     def acquire(self) -> None:
         """Take it, or raise InputError that names who has it."""
@@ -62,7 +64,8 @@ class Lock:
         file.truncate()
         json.dump(here, file)
         file.flush()
-        self._file = file
+        os.fsync(file.fileno())  # Other hosts read it.
+        self._file, self._claim = file, here
         self._end.clear()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -71,9 +74,21 @@ class Lock:
         if self._file is None:
             return
         self._end.set()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Its end does not undo the run.
+            if self._own():
+                self.path.unlink()
         self._file.close()
         self._file = None
+
+    def require(self) -> None:
+        """Raise InputError if another has taken it over, as this process was
+        suspended for long."""
+        with contextlib.suppress(OSError):  # The disk may be away for a while.
+            if self._file and not self._own():
+                raise self._taken(_content(self.path))
+
+    def _own(self) -> bool:
+        return _content(self.path) == self._claim
 
     def _locked_file(self) -> tuple[TextIO, bool]:
         """The file, opened and locked, and still the one of that name.
@@ -120,10 +135,10 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT_SECONDS):
-            try:
-                os.utime(self.path)
-            except OSError:
-                pass  # A disk that is away for a while, or a folder removed.
+            # A disk may be away for a while, or the folder removed.
+            with contextlib.suppress(OSError):
+                if self._own():
+                    os.utime(self.path)
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -137,6 +152,11 @@ def _machine() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    with open(path, opener=_no_link) as file:
+        return _read(file)
 
 
 def _read(file) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def commit() -> str:
         def git(*words):
             return subprocess.run(
                 # Another user's checkout, as in a container, is read too.
-                ["git", "-c", f"safe.directory={root}", "-C", str(here.parent),
-                 *words], check=True, text=True,
+                ["git", "--no-optional-locks", "-c", f"safe.directory={root}",
+                 "-C", str(here.parent), *words], check=True, text=True,
                 capture_output=True).stdout.strip()
         if not git("ls-files", here.name):
             return reptile_tf.__version__

@@ -223,6 +223,8 @@ class RunDirectory:
         Returns:
           where one of other numbers is now that was there.
         """
+        if not self.writes:
+            return None
         kept, before = None, self._whole_result()
         if before and not same_numbers(before, result):
             number = next(i for i in itertools.count(1)
@@ -231,7 +233,7 @@ class RunDirectory:
             self._replace(self._numbered(self._flags, number),
                           self._flags.read_text("utf-8", "surrogateescape"))
             self._replace(kept, self.result.read_text())
-        if self.writes:  # Never a result beside the flags of another.
+        if before != result:  # Never one beside the flags of another.
             self.result.unlink(missing_ok=True)
         self._write_flags(config)
         self._replace(self.result, json.dumps(result, indent=1) + "\n")

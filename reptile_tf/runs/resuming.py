@@ -12,6 +12,7 @@ def save(run: Experiment) -> None:
     """Write a checkpoint of this very moment; all processes must."""
     arrays = run.trainer.state_dict()
     if run.directory.writes:
+        run.directory.lock.require()
         run.directory.checkpoints.save(run.trainer.iteration, arrays, {
             "sampler": run.rng.bit_generator.state,
             "metrics": run.directory.metrics_text(),

@@ -33,6 +33,8 @@ def prepared_replicas(dataset, config: Config, log) -> Replicas:
         tasks = config.meta.slots // cluster.processes
     prepare_devices(tasks, config.num_threads, config.tf32,
                     config.deterministic)
+    # Before they find one another: each says it itself.
+    Replicas(cluster).check(config.meta.meta_batch, config.meta.task_order)
     return replicas_of(config.distribution, log.info)
 
 
@@ -84,12 +86,19 @@ def run(dataset, config: Config, progress: Progress | None = None
 def _run(dataset, config: Config, directory: RunDirectory,
          replicas: Replicas, log, progress: Progress | None
          ) -> dict[str, Any]:
+    replicas.maximum(0)  # All have started before one may fail.
     if directory.writes:
         directory.open(config)
         log_to(log, directory.path)
     replicas.maximum(0)  # The others wait until the chief has it open.
     finished = directory.finished(config)
-    if finished is not None and not directory.left_to_do(config):
+    # Not all may see yet what the chief has just written.
+    missing, left = replicas.maximum(
+        int(finished is None),
+        int(finished is not None and directory.left_to_do(config)))
+    if missing:
+        finished = None
+    elif not left:
         log.info("already finished: %s%s", directory.result, (
             "; --pretrained evaluates it again"
             if directory.checkpoints.paths() else ", without a checkpoint"))
@@ -119,6 +128,7 @@ def _run(dataset, config: Config, directory: RunDirectory,
         except Stopped as e:
             if not config.pretrained:
                 save(experiment)
+            replicas.maximum(0)  # The chief could write it.
             log.info("stopped by %s at meta-iteration %s; the same command "
                      "goes on from here", e,
                      f"{experiment.trainer.iteration:,}")
@@ -131,6 +141,7 @@ def _run(dataset, config: Config, directory: RunDirectory,
     kept = directory.write_result(result, config)
     if scored:
         scored.remove()
+    replicas.maximum(0)  # The chief could write it.
     if kept:
         log.info("the result of the evaluation before: %s", kept)
     log.info("result: %s", directory.result)

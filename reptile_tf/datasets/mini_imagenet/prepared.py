@@ -78,7 +78,7 @@ def open_or_prepare(form: Form, source: Path, pixels: Pixels, cache: Path,
             found = _open(home)
         except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
             log.warning("warning: %s is damaged, and is prepared again", home)
-            shutil.rmtree(home, ignore_errors=True)
+            _remove_damaged(home)
         except OSError as e:  # It may be whole: others may be reading it.
             raise InputError(
                 f"the prepared images in {home} cannot be opened ({e}): see to "
@@ -143,6 +143,14 @@ def _prepare(form: Form, listing: Listing, counts: Counts, pixels: Pixels,
             "space there, or name another folder with --cache_dir") from e
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _remove_damaged(home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    if home.exists():
+        raise InputError(
+            f"the prepared images in {home} are damaged and cannot be removed: "
+            "remove them, or name another folder with --cache_dir")
 
 
 def _remove_abandoned(cache: Path) -> None:
