@@ -233,6 +233,14 @@ def test_a_stop_while_flags_are_written_keeps_the_result(
     assert (copied / "result.json").read_bytes() == result
 
 
+def test_a_run_whose_folder_was_taken_over_writes_no_checkpoint(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Lock, "require", Mock(side_effect=InputError("taken")))
+    assert main(tmp_path / "run") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: taken"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_only_the_chief_looks_at_what_it_writes_over(copied):
     result = json.loads((copied / "result.json").read_text())
     (copied / "flags.cfg").unlink()  # As it may be for a moment.
