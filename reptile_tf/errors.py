@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 from types import ModuleType
 from typing import Any
 
@@ -38,8 +39,15 @@ def kind_of(thing: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, its first line; its class, where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, its first line; its class, where it says nothing.
+
+    TensorFlow may first say where in a graph it was: that is no first line.
+    """
+    text = re.sub(r"\{\{function_node \S+\}\} ", "", str(error))
+    lines = [line for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith((
+        "Graph execution error", "Detected at node", "  File "))]
+    return (said or lines or [type(error).__name__])[0].strip()
 
 
 def of_extra(module: str, extra: str, feature: str) -> ModuleType:

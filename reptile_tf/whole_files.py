@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.rename(before, temporary)  # From here on it is not whole.
             _remove(temporary)
         else:
-            if temporary.is_file():  # Whole after a power cut, too.
+            if temporary.is_file():  # After a power cut, too.
                 with open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
             os.replace(temporary, path)

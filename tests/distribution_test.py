@@ -7,6 +7,7 @@ of their rounding.
 """
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -210,10 +211,8 @@ def test_a_run_parts_at_each_of_its_ends(
 def test_a_result_that_not_all_workers_see_is_evaluated_again(
         tmp_path, monkeypatch, capsys):
     class Blind(Replicas):
-        first = iter([[True, False]])
-
         def maximum(self, *values):
-            return next(self.first, [*values]) if values[1:] else [*values]
+            return [1, *values[1:]] if values[2:] else [*values]
 
     words = ["tiny.py", f"--run_dir={tmp_path}", *FLAGS, "--meta_iters=1"]
     assert experiment.main(tiny, words) == 0
@@ -223,6 +222,12 @@ def test_a_result_that_not_all_workers_see_is_evaluated_again(
     assert "already finished" not in capsys.readouterr().out
     after = json.loads((tmp_path / "result.json").read_text())
     assert after["results"] == before["results"]
+    # Never trained anew beside it.
+    shutil.rmtree(tmp_path / "checkpoints")
+    metrics = (tmp_path / "metrics.csv").read_bytes()
+    assert experiment.main(tiny, words) == 1
+    assert "not all workers see" in capsys.readouterr().err
+    assert (tmp_path / "metrics.csv").read_bytes() == metrics
 
 
 def test_workers_that_start_unlike_part_before_they_say_so():
@@ -285,6 +290,7 @@ def test_a_killed_worker_and_another_number_of_workers(
         other.kill()
         last = end(chief, 1).splitlines()[-1]
     assert last.startswith("error: worker 1 has ended"), last
+    assert "Graph execution error" not in last, last
     assert "that divides --meta_batch" in last
     assert f"the checkpoint of meta-iteration {newest(run)} in" in last
     assert newest(run) < 200 and not (run / "result.json").exists()

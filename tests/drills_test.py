@@ -61,9 +61,9 @@ def stopped_at_random(start, number, seconds):
         time.sleep(rng.uniform(0, seconds))
         ends = ()
         if process.poll() is None:
-            number = int(rng.choice(list(SIGNALS)))
-            process.send_signal(number)
-            ends, stops = SIGNALS[number], stops + 1
+            chosen = int(rng.choice(list(SIGNALS)))
+            process.send_signal(chosen)
+            ends, stops = SIGNALS[chosen], stops + 1
         status, output = process.wait(), process.output()
         assert status in (0, *ends), output
         assert status != 1 or "KeyboardInterrupt" in output, output

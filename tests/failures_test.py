@@ -18,7 +18,7 @@ from forks import ROOT, Fork
 from reptile_tf import quiet_tensorflow
 from reptile_tf.configuration import flags
 from reptile_tf.datasets import sine
-from reptile_tf.errors import InputError
+from reptile_tf.errors import InputError, first_line
 from reptile_tf.execution import strategies
 from reptile_tf.records.checkpoints import Checkpoints
 from reptile_tf.records.run_log import log_error, log_to, logger
@@ -51,6 +51,22 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, full):
     arrays, meta = checkpoints.load(pytest.fail)
     np.testing.assert_array_equal(arrays["phi"], np.arange(5))
     assert meta == {"a": 1}
+
+
+def test_what_an_error_says_is_not_where_in_a_graph_it_was():
+    table = tf.constant([1.0, 2.0])
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        tf.function(lambda i: tf.gather(table, i), autograph=False)(
+            tf.constant(7))
+    assert "{{function_node" in str(error.value).splitlines()[0]
+    assert first_line(error.value) == "indices = 7 is not in [0, 2)"
+    assert first_line(tf.errors.UnavailableError(None, None, (
+        "Graph execution error:\n\nDetected at node Reduce defined at (most "
+        'recent call last):\n  File "own.py", line 9, in <module>\n\n'
+        "Collective ops is aborted by: Socket closed\nAdditional"))) == (
+            "Collective ops is aborted by: Socket closed")
+    assert first_line(ValueError("  one\ntwo")) == "one"
+    assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 @pytest.fixture

@@ -852,7 +852,7 @@ def test_fractions_are_not_cut_off_to_whole_numbers(rng):
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 @pytest.mark.parametrize("token", [-1, 4])
 def test_tokens_that_an_embedding_has_not_are_refused(rng, dtype, token):
-    """A GPU would take zeros for them."""
+    """A GPU would take zeros for 4, and Keras the last one for -1."""
     inputs = keras.Input([5], dtype=dtype)
     x = keras.layers.Embedding(4, 2, name="words")(inputs)
     learner = Learner(keras.Model(inputs, keras.layers.Dense(WAYS)(

@@ -109,9 +109,24 @@ def test_a_disk_that_is_away_at_the_end_undoes_no_run(tmp_path, monkeypatch):
     mine.acquire()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", Mock(side_effect=OSError(5, "gone")))
-        mine.require()
+        with patch.context() as more:
+            more.setattr(lock, "_content", Mock(side_effect=OSError(5, "")))
+            mine.require()
         mine.release()
     Lock(mine.path).acquire()
+
+
+def test_a_claim_that_is_gone_ends_the_run(tmp_path):
+    """As where another host had the folder, and is done."""
+    mine = Lock(tmp_path / "run" / "in-use")
+    mine.path.parent.mkdir()
+    mine.acquire()
+    mine.path.unlink()
+    with pytest.raises(InputError, match="in-use is gone: another process"):
+        mine.require()
+    mine.path.parent.rename(tmp_path / "elsewhere")
+    mine.require()  # With its disk, perhaps.
+    mine.release()
 
 
 def test_on_a_disk_without_locks_a_process_that_runs_counts(

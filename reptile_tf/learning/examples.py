@@ -152,18 +152,19 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(
             f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
-    values = None if wanted == "string" else values_of(inputs)
-    if values is None:
-        return
     if tf.as_dtype(wanted).is_integer and not is_whole(inputs):
-        _require_no_fractions(values, name, wanted)
+        _require_no_fractions(values_of(inputs), name, wanted)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Embedding) and (
                 layer.input is model.inputs[0]):
-            _require_below(values, layer.input_dim, name, layer.name)
+            _require_below(values_of(inputs), layer.input_dim, name,
+                           layer.name)
 
 
-def _require_no_fractions(values: np.ndarray, name: str, wanted: str) -> None:
+def _require_no_fractions(values: np.ndarray | None, name: str, wanted: str
+                          ) -> None:
+    if values is None:
+        return
     wrong = values[np.isfinite(values) & (values != np.floor(values))]
     if wrong.size:
         raise InputError(
@@ -172,13 +173,16 @@ def _require_no_fractions(values: np.ndarray, name: str, wanted: str) -> None:
             "images from 0 to 255")
 
 
-def _require_below(values: np.ndarray, size: int, name: str, layer: str
+def _require_below(values: np.ndarray | None, size: int, name: str, layer: str
                    ) -> None:
-    """As a GPU looks up zeros elsewhere."""
+    """Past its end a GPU looks up zeros; from below 0 Keras counts back, which
+    is seldom meant."""
+    if values is None:
+        return
     wrong = values[(values < 0) | (values >= size)]
     if wrong.size:
         raise InputError(
-            f"{name} hold the token {wrong[0]:g}, and the Embedding {layer} "
+            f"{name} hold the token {wrong[0]:.15g}, and the Embedding {layer} "
             f"has {size}: give whole numbers from 0 to {size - 1}")
 
 

@@ -81,11 +81,19 @@ class Lock:
         self._file = None
 
     def require(self) -> None:
-        """Raise InputError if another has taken it over, as this process was
-        suspended for long."""
-        with contextlib.suppress(OSError):  # The disk may be away for a while.
+        """Raise InputError if it was held and is no more.
+
+        As after this process was suspended for long.
+        """
+        try:
             if self._file and not self._own():
                 raise self._taken(_content(self.path))
+        except OSError as e:  # The disk may be away for a while.
+            if e.errno == errno.ENOENT and self.path.parent.exists():
+                raise InputError(
+                    f"{self.path} is gone: another process has taken "
+                    "the folder over and ended, or the file was removed. The "
+                    "same command goes on from what is there now") from e
 
     def _own(self) -> bool:
         return _content(self.path) == self._claim
@@ -135,10 +143,12 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                if not self._own():
+                    continue
             # A disk may be away for a while, or the folder removed.
             with contextlib.suppress(OSError):
-                if self._own():
-                    os.utime(self.path)
+                os.utime(self.path)
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -136,12 +136,11 @@ class RunDirectory:
 
     def _whole_result(self) -> dict | None:
         """result.json; None where it is not whole: it is written again."""
-        if not self.result.exists():
-            return None
         try:
             result = json.loads(self.result.read_text())
             check_result(result)
-        except (ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError,
+                TypeError):
             return None
         return result
 
@@ -195,6 +194,7 @@ class RunDirectory:
         """Append to metrics.csv and to the TensorBoard log."""
         if not self.writes:
             return
+        self.lock.require()
         with open(self.metrics, "a") as file:
             for name, value in values.items():
                 file.write(f"{iteration},{split},{name},{value!r}\n")
@@ -225,6 +225,7 @@ class RunDirectory:
         """
         if not self.writes:
             return None
+        self.lock.require()
         kept, before = None, self._whole_result()
         if before and not same_numbers(before, result):
             number = next(i for i in itertools.count(1)

@@ -92,10 +92,17 @@ def _run(dataset, config: Config, directory: RunDirectory,
         log_to(log, directory.path)
     replicas.maximum(0)  # The others wait until the chief has it open.
     finished = directory.finished(config)
-    # Not all may see yet what the chief has just written.
-    missing, left = replicas.maximum(
+    # Not all may see it: it may just have been written, or be elsewhere.
+    missing, left, only = replicas.maximum(
         int(finished is None),
-        int(finished is not None and directory.left_to_do(config)))
+        int(finished is not None and directory.left_to_do(config)),
+        int(finished is not None and not directory.checkpoints.paths()))
+    if missing and only:
+        replicas.part()
+        raise InputError(
+            f"not all workers see {directory.result}, beside which is no "
+            "checkpoint: give all the same --run_dir on a file system that "
+            "they share, or try it again in a minute")
     if missing:
         finished = None
     elif not left:
