@@ -33,15 +33,15 @@ def address(tmp_path_factory):
     home = tmp_path_factory.mktemp("demo")
     environment = {k: v for k, v in os.environ.items()
                    if k != "TF_CPP_MIN_LOG_LEVEL"}
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell's background, where tests may run, ignores Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
             [sys.executable, "-m", "reptile_tf.demo", "--nobrowser",
              f"--initialization={save_classifier(home / 'images')}",
              f"--sine={save_sine(home / 'reptile')}"],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment,
-            # A shell's background, where tests may run, ignores Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+            text=True, env=environment) as process:
         try:
             shown = process.stdout.readline() + process.stdout.readline()
             yield re.fullmatch(
