@@ -151,12 +151,12 @@ def test_the_peak_of_memory(benchmarks):
     with resident.Peak() as peak:
         held = np.ones(8 * 2**20)  # 64 MiB, given back before the end.
         deadline = time.monotonic() + 10
-        while peak.bytes - before < 63 * 2**20:
+        while peak.bytes - before < 64 * 2**20:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         del held
     grown = peak.bytes - before
-    assert 63 * 2**20 <= grown < 96 * 2**20
+    assert 64 * 2**20 <= grown < 96 * 2**20
     assert resident.trimmed() - before < 16 * 2**20
 
 
@@ -174,7 +174,7 @@ def test_the_peak_of_pooled_tensors(benchmarks):
     for _ in range(2):
         with resident.Peak() as peak:
             square(x)
-        assert 16e6 <= peak.pooled < 32e6
+        assert 16e6 <= peak.pooled < 20e6
 
 
 def test_a_data_set_in_a_sparse_file(benchmarks, tmp_path):
@@ -222,6 +222,7 @@ def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
     # oneDNN's convolutions for AVX2; TF32 would be 4e-2.
     assert found["omniglot-fomaml-agreement"]["relative_l2"] < 1e-3
     assert found["omniglot-fomaml-agreement"]["repeats"]
+    assert found["omniglot"]["alone"]
     assert "peers: --peer_python=not there does not start" in done.stdout
     assert (tmp_path / "table.txt").read_text() == done.stdout
     machine = json.loads((tmp_path / "machine.json").read_text())
