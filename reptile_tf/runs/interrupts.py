@@ -58,11 +58,14 @@ class Interrupts:
         before = getattr(self._before.get(signal.SIGINT), "__self__", None)
         return before if isinstance(before, Interrupts) else None
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, error, traceback) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._outer:
             self._outer._number = self._outer._number or self._number
+        if self.at_once and self._number and isinstance(error, Exception):
+            # TensorFlow's own stacks may fail over a Stopped in their midst.
+            raise Stopped(self._number) from error
 
     def _note(self, number, frame) -> None:
         if self._number == signal.SIGINT == number:
