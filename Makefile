@@ -64,7 +64,7 @@ $(VENV)/notebook: requirements/notebook.txt $(VENV)/installed
 	touch $@
 
 docs: .venv-docs/installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # docs/flags.md, after a flag has changed.
 flags: $(VENV)/installed

@@ -201,6 +201,7 @@ def test_modes_steps_and_the_example(page):
     element(page, "body").send_keys("M+")
     assert element(page, "#steps-shown").text == "1"
     assert element(page, "input[value=together]").is_selected()
+    answered(page)
 
 
 def test_the_keyboard_draws(page):
@@ -312,6 +313,7 @@ def test_sine_waves(page):
     element(page, "#y").send_keys("-2", "\n")
     wait(page, "return document.querySelectorAll('#plots figure:first-child "
                "circle').length == 11")
+    wait(page, "return document.querySelector('#plots').ariaBusy == 'false'")
 
 
 # Omniglot.

@@ -18,7 +18,7 @@ SMALL, LARGE = models.omniglot(2), models.mini_imagenet(2)
 
 
 @pytest.mark.parametrize("gpus, model, flag, want, reason", [
-    ([], DENSE, "auto", (True, True, "sliced"), "without convolutions"),
+    ([], DENSE, "auto", (True, True, "sliced"), "dense layers"),
     ([], SMALL, "auto", (False, False, "gathered"), "on the CPU"),
     ([], LARGE, "auto", (False, False, "gathered"), "on the CPU"),
     (["GPU"], SMALL, "auto", (True, True, "sliced"), "on a GPU"),

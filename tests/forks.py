@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,15 +68,23 @@ class Fork:
 
 
 def _run(words, folder, environment, output, begun):
-    """In the fork: as Python starts a script or a program."""
+    """In the fork."""
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
-    with begun:
-        begun.send(None)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    with begun:
+        begun.send(None)
+    try:
+        _start(words, environment)
+    finally:  # A Ctrl-C after it would end the server's part of it, wordless.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start(words, environment):
+    """As Python starts them."""
     ours = {str(ROOT), str(ROOT / "tests")}
     path = [*environment.get("PYTHONPATH", "").split(os.pathsep),
             *(p for p in sys.path if p not in ours)]

@@ -13,7 +13,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = {"README.md": "index.md"}
-COPIED = ("README.md", "CITATION.cff", "results", "configs")
+COPIED = ("README.md", "CITATION.cff", "results/**/*", "configs/*",
+          "initializations/*/README.md", "initializations/*/result.json")
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 # What a browser would fetch from elsewhere by itself.
 FETCHED = re.compile(r"<(?!a\b)[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
@@ -22,7 +23,7 @@ FETCHED = re.compile(r"<(?!a\b)[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 def on_files(files, config):
     """Add the documents that lie outside docs/."""
     for copied in COPIED:
-        for file in sorted({ROOT / copied, *(ROOT / copied).rglob("*")}):
+        for file in sorted(ROOT.glob(copied)):
             path = file.relative_to(ROOT).as_posix()
             if file.is_file():
                 files.append(File.generated(

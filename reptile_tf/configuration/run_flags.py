@@ -137,7 +137,8 @@ class RunFlags:
     run_dir: str = flag(
         "", "folder of the run; empty means "
         "runs/<dataset>-<algorithm>-seed<seed>; of several runs the folder "
-        "that holds theirs, empty runs/<dataset>-compare", path=True)
+        "that holds theirs, empty runs/<dataset>-compare, of run_sine.py "
+        "--compare with -seed<seed>", path=True)
     pretrained: bool = flag(
         False, "no training: evaluate the newest checkpoint of --run_dir")
     export: bool = flag(

@@ -122,7 +122,7 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     Args:
       model: that the tasks run.
       jit_compile: "on": XLA; "off"; or "auto": XLA on a GPU and, on the CPU,
-        for networks without convolutions, where all layers support it.
+        for networks of dense and elementwise layers, VECTORIZABLE.
 
     Raises:
       InputError: a model that cannot be cloned; or "on", and a layer that
@@ -141,8 +141,7 @@ def choose(model: keras.Model, jit_compile: str = "auto") -> Engine:
     elif jit_compile == "auto":
         jit = on_gpu or vectorizes(model, 0)
         reason = ("on a GPU" if on_gpu
-                  else "XLA is measured best without convolutions" if jit
-                  else "measured best for convolutions on the CPU")
+                  else "XLA on the CPU is for dense layers")
     else:
         jit, reason = jit_compile == "on", f"--jit_compile={jit_compile}"
     vectorized = jit and vectorizes(

@@ -33,6 +33,7 @@ class Command:
         cannot be given.
       config: dataset.CONFIG, or a subclass with flags of the experiment.
       figure: whether it ends in one.
+      common: flags of all its runs, unless others are given.
 
     Attributes:
       options: the flags; None if --help was asked for.
@@ -46,8 +47,9 @@ class Command:
     def __init__(self, argv: Sequence[str], name: str, dataset,
                  flagfiles: Sequence[str],
                  config: type[Config] | None = None,
-                 figure: bool = True) -> None:
-        self.name, self.dataset = name, dataset
+                 figure: bool = True,
+                 common: Sequence[str] = ()) -> None:
+        self.name, self.dataset, self._common = name, dataset, common
         self._argv, self._config = argv, config or dataset.CONFIG
         if figure:
             plotting.require(f"{name}, which ends in a figure")
@@ -69,7 +71,7 @@ class Command:
     def _line(self, setting: Setting, *more: str) -> list[str]:
         return [self._argv[0],
                 f"--flagfile={flagfiles.FOLDER / setting.flagfile}",
-                *self._argv[1:], *setting.flags, *more]
+                *self._common, *self._argv[1:], *setting.flags, *more]
 
     def _parse(self, setting: Setting, *more: str) -> Config | None:
         return flags.parse(self._line(setting, *more), self._config,
@@ -113,7 +115,8 @@ class Command:
         """
         values = dataclasses.asdict(flags.parse(
             # Some data sets need one.
-            ["", f"--flagfile={flagfiles.FOLDER / flagfile}", "--data_dir=."],
+            ["", f"--flagfile={flagfiles.FOLDER / flagfile}", *self._common,
+             "--data_dir=."],
             self.dataset.CONFIG, self.dataset.DEFAULTS))
         del values["data_dir"]
         return values

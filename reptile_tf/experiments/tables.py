@@ -58,13 +58,13 @@ def run(argv: Sequence[str], tables=TABLES) -> None:
     if not words or words[0] not in tables:
         raise InputError(
             f"which table? Give {' or '.join(tables)}, and then flags of the "
-            "data set's script, such as --data_dir; --help lists them")
+            "data set's script, such as --data_dir; "
+            f"{name} 2 --help lists them")
     table, *words = words
     dataset, rows = tables[table]
-    command = Command([f"{name} {table}", "--eval_splits=test", *words],
-                      f"table{table}", dataset,
+    command = Command([f"{name} {table}", *words], f"table{table}", dataset,
                       [f"{flagfile}.cfg" for flagfile, _ in rows],
-                      figure=False)
+                      figure=False, common=["--eval_splits=test"])
     if command.options is None:
         return
     if "seed" in flags.given([name, *words], dataset.CONFIG,

@@ -26,7 +26,8 @@ class MiniImageNetConfig(ImageConfig):
         False, "take other numbers of classes and images than "
         "Mini-ImageNet's: for one's own images")
     cache_dir: str = flag(
-        "", "folder of decoded images; empty means ~/.cache/reptile_tf",
+        "", "folder of decoded images; empty means reptile_tf in "
+        "$XDG_CACHE_HOME, without it in ~/.cache",
         path=True)
     device_images: str = flag(
         "auto", "keep all images on the device (on), or gather each "
