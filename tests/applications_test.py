@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 # Of a family the smallest; larger ones repeat its layers. Left out for their
 # minutes: ConvNeXt, DenseNet, Inception and NASNet, which are exact, too.
 SIZES = {"MobileNetV2": 32, "ResNet50V2": 32, "VGG16": 32, "Xception": 71}
-# EfficientNet's and MobileNet's dropout has no argument that leaves it out.
+# Whose dropout no argument of theirs leaves out.
 REFUSED = ("EfficientNetB0", "EfficientNetV2B0", "MobileNet",
            "MobileNetV3Small")
 
@@ -79,6 +79,15 @@ def test_second_derivatives_are_exact(name):
                 [a - b for a, b in zip(products, want, strict=True)])
                 / tf.linalg.global_norm(want)))
         assert min(errors) < 1e-5, errors
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_dropout_of_rate_0_is_taken(name):
+    model = built(name)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0
+    networks.inner_clone(model)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -686,7 +686,13 @@ def test_a_run_starts_from_an_initialization(tmp_path, capsys):
     # It belongs to the run.
     assert main(tmp_path / "trained", *SHORT) == 1
     assert "--init=" in capsys.readouterr().err
+    whole = keras.Sequential([
+        keras.Input([4, 3, 1], dtype="uint8"), keras.layers.Rescaling(1 / 255),
+        keras.layers.Flatten(), keras.layers.Dense(3)])
+    Learner(whole).save(tmp_path / "whole")
     for init, message in (
+            (tmp_path / "whole", "takes uint8, and these tasks' examples are "
+             "fractions"),
             ("omniglot_5way_1shot_fomaml", "network from [28, 28, 1] to [5], "
              "and these tasks go from [4, 3, 1] to [3]"),
             (tmp_path / "nothing", "nothing holds no learner")):

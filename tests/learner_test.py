@@ -352,6 +352,49 @@ def test_few_tasks_are_not_filled_up_to_many(rng):
     assert compiled.structured_outputs[0].shape == [8, 6, 3]
 
 
+class Forgets(keras.layers.Layer):
+    def __init__(self, factor=1.0, **more):
+        super().__init__(**more)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Keeps(Forgets):
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def test_a_copy_computes_what_the_model_does(rng):
+    """What is in no config and no weight, a copy would not have."""
+    def learner(layer):
+        return Learner(keras.Sequential([
+            keras.Input([4]), layer, keras.layers.Dense(2)]))
+
+    x = rng.normal(size=[3, 4])
+    kept = learner(Keeps(3.0))
+    np.testing.assert_allclose(
+        kept.adapt(x, [0, 1, 0], 0).predict(x, True), kept.model(x), 1e-5)
+    learner(Forgets())  # All that it forgets is the default.
+    with pytest.raises(InputError, match="something else.*'forgot'.*__init__"):
+        learner(Forgets(3.0, name="forgot"))
+
+
+def test_a_network_of_any_size_may_need_many_positions(rng):
+    def model(kernel):
+        return keras.Sequential([
+            keras.Input([None, 1]), keras.layers.Conv1D(2, kernel),
+            keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)])
+
+    Learner(model(100)).adapt(rng.normal(size=[2, 130, 1]), [0, 1], 1)
+    with pytest.raises(InputError, match="none of 32, .* 512 positions.*Input"):
+        Learner(model(600))
+
+
 def test_what_becomes_of_the_callers_model_does_not_matter(rng):
     """Of a frozen BatchNormalization too, whose averages are no phi."""
     model = keras.Sequential([
@@ -849,14 +892,30 @@ def test_fractions_are_not_cut_off_to_whole_numbers(rng):
         learner.adapt(x * np.nan, y, steps=1)
 
 
+@pytest.mark.parametrize("values, wrong", [
+    (np.array([[0, 255, 256, 3]], np.uint16), "256"),
+    (np.array([[0., -1, 255, 3]]), "-1"),
+    (tf.constant([[0, 255, 300, 3]]), "300")])
+def test_values_beyond_an_integer_input_do_not_wrap_around(values, wrong):
+    learner = Learner(keras.Sequential([
+        keras.Input([4], dtype="uint8"), keras.layers.Rescaling(1 / 255),
+        keras.layers.Dense(WAYS)]))
+    with pytest.raises(InputError, match=(
+            f"inputs hold {wrong}, and the network takes uint8, from 0 to")):
+        learner.adapt(values, [0], steps=1)
+    learner.adapt(np.clip(values, 0, 255), [0], steps=1)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 @pytest.mark.parametrize("token", [-1, 4])
 def test_tokens_that_an_embedding_has_not_are_refused(rng, dtype, token):
     """A GPU would take zeros for 4, and Keras the last one for -1."""
     inputs = keras.Input([5], dtype=dtype)
     x = keras.layers.Embedding(4, 2, name="words")(inputs)
-    learner = Learner(keras.Model(inputs, keras.layers.Dense(WAYS)(
-        keras.layers.Flatten()(x))))
+    model = keras.Model(inputs, keras.layers.Dense(WAYS)(
+        keras.layers.Flatten()(x)))
+    learner = Learner(model if token < 0 else keras.Sequential([
+        keras.Input([5], dtype=dtype), model]))  # Within another, too.
     x, y = rng.integers(0, 4, (6, 5)), np.arange(6) % WAYS
     x[0, :2] = 0, 3
     adapted = learner.adapt(x, y, steps=1)

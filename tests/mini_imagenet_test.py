@@ -772,6 +772,33 @@ def test_an_image_moved_to_another_class_is_prepared_again(tmp_path):
     assert [len(c) for c in load(home).data.splits["train"]] == [5, 5, 5]
 
 
+def test_linked_classes_split_in_another_way_are_prepared_again(tmp_path):
+    """The files are the same, and the links alone say what they are."""
+    home = tmp_path / "data"
+    folders(home)
+    links = [home / "train/n02", home / "test/n22"]
+    [train, test] = [tmp_path / link.name for link in links]
+    for link, pool in zip(links, (train, test), strict=True):
+        link.rename(pool)
+        link.symlink_to(pool)
+    before = load(home).data
+    for link, pool in zip(links, (test, train), strict=True):
+        link.unlink()
+        link.symlink_to(pool)
+    after = load(home).data
+    assert before.fingerprint != after.fingerprint
+    assert [len(c) for c in before.splits["train"]] != [
+        len(c) for c in after.splits["train"]]
+
+
+def test_a_name_with_accents_of_two_kinds_is_no_two_classes(tmp_path):
+    folders(tmp_path / "data")
+    for form in ("NFC", "NFD"):
+        write(tmp_path / "data/train" / unicodedata.normalize(form, "é")
+              / "0.png", png(picture("n01", 0)))
+    assert "is another folder of the name é" in bad(tmp_path / "data")
+
+
 @pytest.mark.parametrize("where, free, kept", [
     ("on", 2 * 35 * 192, True), ("auto", 4 * 35 * 192, True),
     ("auto", 35 * 192, False), ("off", 0, False)])

@@ -65,6 +65,16 @@ class Centred(layers.Layer):
         return (x - mean) / keras.ops.sqrt(variance + 1)
 
 
+class DropsPaths(layers.Layer):
+    """By Keras's own seed, which is no weight of any layer."""
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        kept = keras.random.uniform((keras.ops.shape(x)[0], 1)) > 0.5
+        return 2 * x * keras.ops.cast(kept, x.dtype)
+
+
 class Adds(layers.Layer):
     def call(self, x):
         self.add_loss(tf.reduce_sum(x))
@@ -127,7 +137,18 @@ def frozen_direction():
     return model
 
 
+def adapted_by_factors(name):
+    model = chain(layers.Dense(3, name=name))
+    model.layers[0].enable_lora(2)
+    return model
+
+
 EXACT = {
+    "constant random features": lambda: chain(layers.Lambda(
+        lambda x: x @ keras.random.normal((4, 3), seed=7, dtype=x.dtype))),
+    "function over a batch": lambda: graph(
+        lambda x: keras.ops.vectorized_map(
+            lambda row: keras.ops.tanh(row), layers.Dense(3)(x))),
     "functional": lambda: graph(lambda x: layers.BatchNormalization()(
         layers.Dense(5)(x))),
     "residual": lambda: graph(residual),
@@ -199,6 +220,15 @@ def test_activations_train_exactly(name, function):
      "'own' .Holder. holds the LayerNormalization 'hidden'.*make it a layer"),
     (lambda: chain(Counter(name="own")), "'own' .Counter. changes its own"),
     (lambda: chain(Adds(name="own")), "'own' .Adds. adds a loss"),
+    (lambda: chain(layers.Dense(3), DropsPaths(name="own")),
+     "'own' draws random numbers in training"),
+    (lambda: chain(layers.Lambda(lambda x: x + tf.random.normal([4]),
+                                 name="own")),
+     "'own' draws random numbers in training"),
+    (lambda: chain(layers.Dense(3, dtype="mixed_float16", name="own")),
+     "'own' .Dense. computes in float16.*mixed_bfloat16"),
+    (lambda: chain(adapted_by_factors(name="own")),
+     "'own' .Dense. has LoRA's factors"),
     (lambda: chain(layers.Dense(3, activity_regularizer="l2", name="own")),
      "'own' .Dense. adds a loss .activity_regularizer"),
     (lambda: chain(Undescribed(tf.sin, name="own")),

@@ -84,6 +84,11 @@ def test_what_it_cannot_compute_is_named(tmp_path):
     with pytest.raises(InputError, match="has no .*Conv2DBackpropFilter"):
         Learner(model, adaptation=ADAPTATION).save_tflite(file)
     assert not file.exists()
+    with pytest.raises(InputError, match="MaxPooling2D.*takes any"):
+        Learner(keras.Sequential([
+            keras.Input([None, None, 1]), keras.layers.MaxPooling2D(),
+            keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)
+        ]), adaptation=ADAPTATION).save_tflite(file)
     with pytest.raises(InputError, match="weights are float64"):
         Learner(keras.Sequential([
             keras.Input([4]), keras.layers.Dense(3, dtype="float64")

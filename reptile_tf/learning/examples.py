@@ -4,6 +4,7 @@ Shapes that do not fit often broadcast, and labels out of range give a loss
 of 0: training would go on, on something else than what was meant.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -152,13 +153,36 @@ def require_inputs(model: keras.Model, inputs: Any, name: str, axes: int = 1
         raise InputError(
             f"{name} are {'' if is_text(inputs) else 'not '}strings, and the "
             f"network takes {wanted}: give what it was built for")
-    if tf.as_dtype(wanted).is_integer and not is_whole(inputs):
-        _require_no_fractions(values_of(inputs), name, wanted)
+    if tf.as_dtype(wanted).is_integer:
+        if not is_whole(inputs):
+            _require_no_fractions(values_of(inputs), name, wanted)
+        _require_within(values_of(inputs), name, tf.as_dtype(wanted))
+    for layer in _embeddings(model):
+        _require_below(values_of(inputs), layer.input_dim, name, layer.name)
+
+
+def _embeddings(model: keras.Model) -> Iterator[keras.layers.Embedding]:
+    """Those that look the model's inputs up, in a model within it too."""
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Embedding) and (
-                layer.input is model.inputs[0]):
-            _require_below(values_of(inputs), layer.input_dim, name,
-                           layer.name)
+        if any(tensor is model.inputs[0] for node in layer._inbound_nodes
+               for tensor in node.input_tensors):
+            if isinstance(layer, keras.layers.Embedding):
+                yield layer
+            elif isinstance(layer, keras.Model):
+                yield from _embeddings(layer)
+
+
+def _require_within(values: np.ndarray | None, name: str, wanted: tf.DType
+                    ) -> None:
+    """What is beyond an integer type is another number in it."""
+    if values is None:
+        return
+    wrong = values[(values < wanted.min) | (values > wanted.max)]
+    if wrong.size:
+        raise InputError(
+            f"{name} hold {wrong[0]:.15g}, and the network takes "
+            f"{wanted.name}, from {wanted.min} to {wanted.max}: give numbers "
+            "of that range")
 
 
 def _require_no_fractions(values: np.ndarray | None, name: str, wanted: str

@@ -24,7 +24,7 @@ from reptile_tf.learning.losses import Loss, cross_entropy
 from reptile_tf.learning.measures import Measure, measure_of
 from reptile_tf.learning.optimizers import InnerConfig
 from reptile_tf.learning.targets import require_targets, spec_of_targets
-from reptile_tf.networks import copied, inner_clone
+from reptile_tf.networks import check_same_outputs, copied, inner_clone
 from reptile_tf.tasks import EvaluationTasks
 
 
@@ -65,6 +65,7 @@ class Learner:
         self.clone = inner_clone(model, self.engine.convolutions,
                                  self.inner.mixed_bfloat16)
         self.architecture = copied(model)
+        check_same_outputs(model, self.architecture)
         self.inner_loop = self.new_inner_loop()
         self.phi = [keras.Variable(w.value, dtype=w.dtype, name=w.name)
                     for w in self.clone.trainable_variables]

@@ -4,10 +4,12 @@ import re
 import tempfile
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from reptile_tf.errors import InputError
 from reptile_tf.learning.initialization import Initialization
+from reptile_tf.networks import operations
 from reptile_tf.whole_files import replacing
 
 
@@ -29,6 +31,13 @@ def save(learner, file: Path) -> None:
         raise InputError(
             f"TensorFlow Lite computes in float32, and the weights are "
             f"{learner.phi[0].dtype}: make the model in float32")
+    if None in learner.architecture.inputs[0].shape[1:] and any(
+            isinstance(layer, keras.layers.MaxPooling2D)
+            for layer in operations(learner.architecture)):
+        raise InputError(
+            "MaxPooling2D is written for TensorFlow Lite where the size of "
+            "an example is known, and this network takes any: give its "
+            "keras.Input one")
     if file.is_dir():
         raise InputError(f"{file} is a folder: name a file, such as "
                          f"{file / 'adapt.tflite'}")

@@ -13,7 +13,7 @@ import warnings
 import keras
 
 from reptile_tf.errors import InputError
-from reptile_tf.networks import refusals
+from reptile_tf.networks import calls, refusals
 from reptile_tf.networks.layers import (
     EXACT_FUNCTIONS,
     GLOBAL_MAX_POOLINGS,
@@ -60,13 +60,13 @@ def inner_clone(model: keras.Model, convolutions: str = "stock",
 
     Raises:
       InputError: what the inner loop cannot run, or would run as something
-        else than Keras does (`refusals`).
+        else than Keras does (`refusals`, `calls`).
     """
     refusals.check_model(model, mixed_bfloat16)
-    with refusals.no_mask_dropped():
+    with calls.no_mask_dropped():
         clone = _InnerCloner(convolutions, mixed_bfloat16).clone(model)
         refusals.check_same_weights(model, clone)
-        refusals.check_call(clone)
+        calls.check_call(clone)
     return clone
 
 
@@ -117,7 +117,10 @@ class _Cloner:
 
     def operation(self, operation):
         """The replacement of an operation without a layer."""
-        return type(operation).from_config(operation.get_config())
+        try:
+            return type(operation).from_config(operation.get_config())
+        except TypeError:  # It holds a function, as of vectorized_map.
+            return operation  # It has no weights.
 
     def layer(self, layer):
         """The replacement of a layer, whose weights are copied later."""

@@ -3,14 +3,9 @@
 Each refusal is one InputError with the layer's name and a remedy.
 """
 
-import contextlib
-import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
-import tensorflow as tf
-from keras.src.backend import get_keras_mask
 from keras.src.models.functional import Functional
 
 from reptile_tf.errors import InputError
@@ -48,6 +43,8 @@ def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
             "Adam needs all in float32, or all in float64. Make the layers "
             "with dtype='float32'; mixed_bfloat16 computes with those in 16 "
             "bits")
+    for layer in model._flatten_layers():
+        _check_numbers(layer)
     for variable in model.trainable_variables:
         if variable.regularizer or variable.constraint:
             raise InputError(
@@ -60,6 +57,21 @@ def check_model(model: keras.Model, mixed_bfloat16: bool) -> None:
                 f"mixed_bfloat16 keeps weights in float32, and weight "
                 f"{variable.path!r} is {variable.dtype}: make the model in "
                 "float32, or leave mixed_bfloat16 off")
+
+
+def _check_numbers(layer: keras.layers.Layer) -> None:
+    """Raise InputError for weights or products that would become others."""
+    name = f"layer {layer.name!r} ({type(layer).__name__})"
+    if getattr(layer, "lora_enabled", False):
+        raise InputError(
+            f"{name} has LoRA's factors, which Keras merges into the kernel "
+            "and sets to 0 where it saves them: write them as a layer of your "
+            "own, beside the frozen one")
+    if layer.compute_dtype == "float16":
+        raise InputError(
+            f"{name} computes in float16, where small gradients become 0 "
+            "(Keras scales the loss for that, the inner loop does not): make "
+            "it in float32, and give mixed_bfloat16 for 16 bits")
 
 
 def check_clonable(model: keras.Model) -> None:
@@ -125,87 +137,3 @@ def check_same_weights(model: keras.Model, clone: keras.Model) -> None:
             f"clone {len(ours)}, or of other shapes: a layer's get_config "
             "makes another layer of the model again, with weights of its own. "
             "Call the shared layer itself in the functional API")
-
-
-@contextlib.contextmanager
-def no_mask_dropped() -> Iterator[None]:
-    """Make an InputError of Keras's warning that a layer drops a mask."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*was passed an input with a mask")
-        try:
-            yield
-        except UserWarning as e:
-            layer = re.search(r"Layer '(.*?)' \(of type (\w+)\)", str(e))
-            raise InputError(
-                "layer {!r} ({}) has an input with a mask, and would drop "
-                "it: remove Masking or mask_zero, or put a layer there that "
-                "uses it, such as LSTM or GlobalAveragePooling1D".format(
-                    *layer.groups())) from e
-
-
-def check_call(clone: keras.Model) -> None:
-    """Call it once, as in training, and see what else it does than compute.
-
-    Raises:
-      InputError: a layer whose state changes, such as Dropout's seed: one
-        clone serves many tasks and must be pure; one that adds losses; a
-        mask that is dropped, or left at the end, where no loss uses it.
-    """
-    example = tf.zeros([2] + [d or 32 for d in clone.inputs[0].shape[1:]],
-                       clone.inputs[0].dtype)
-    with keras.StatelessScope(collect_losses=True) as scope:
-        outputs = clone(example, training=True)
-        for layer in operations(clone):
-            if isinstance(layer, keras.layers.Layer):
-                _check_pure(layer, scope)
-    if get_keras_mask(outputs) is not None:
-        raise InputError(
-            f"the output of layer {clone.layers[-1].name!r} has a mask, which "
-            "the loss would not apply: remove Masking or mask_zero, or end "
-            "the mask by return_sequences=False or GlobalAveragePooling1D")
-    _check_moments(clone, example)
-
-
-def _check_moments(clone: keras.Model, example: tf.Tensor) -> None:
-    """tf.nn.moments within a layer of one's own, as `INEXACT` outside."""
-    layers = list(clone._flatten_layers())
-    if not any(type(layer).__module__.partition(".")[0] not in (
-            "keras", "reptile_tf") or isinstance(layer, keras.layers.Lambda)
-               for layer in layers):
-        return
-    names = {layer.name for layer in layers}
-    graph = tf.function(lambda x: clone(x, training=True), autograph=False
-                        ).get_concrete_function(example).graph
-    for operation in graph.get_operations():
-        scope, moments, _ = operation.name.partition("/moments/StopGradient")
-        if moments:
-            # A scope is a layer's name, or that with a number added.
-            name = next((n for part in reversed(scope.split("/"))
-                         for n in (part, part.rpartition("_")[0])
-                         if n in names), scope)
-            raise InputError(
-                f"layer {name!r} calls keras.ops.moments or tf.nn.moments, "
-                "which has wrong second derivatives: write it with "
-                "keras.ops.mean and keras.ops.var")
-
-
-def operations(model: keras.Model) -> list[keras.Operation]:
-    """The layers, and operations without a layer, of it and models in it."""
-    return [inner for one in getattr(model, "operations", model.layers)
-            for inner in (operations(one) if isinstance(one, keras.Model)
-                          else [one])]
-
-
-def _check_pure(layer: keras.layers.Layer, scope: keras.StatelessScope
-                ) -> None:
-    name = f"layer {layer.name!r} ({type(layer).__name__})"
-    if any(scope.get_current_value(v) is not None for v in layer.variables):
-        raise InputError(
-            f"{name} changes its own state in training, which the pure inner "
-            "loop does not carry from step to step: remove it or set its "
-            "rate to 0")
-    if layer.losses:
-        raise InputError(
-            f"{name} adds a loss (activity_regularizer or add_loss), which "
-            "the inner loop would not apply: remove it, or make it part of "
-            "the loss that training is given")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from reptile_tf import trained
 from reptile_tf.configuration.config import Config
@@ -57,6 +58,12 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"init={config.init} is a network from {there} to {ways}, and "
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
+    kind = given.architecture.inputs[0].dtype
+    if not tf.as_dtype(kind).is_floating:
+        raise InputError(
+            f"init={config.init} is a network that takes {kind}, and these "
+            "tasks' examples are fractions, which that would cut off: make it "
+            "with a keras.Input of float32")
     splits = config.evaluated_splits(source.splits, source.curve) - {"train"}
     for split in sorted(splits if given.trained_on else ()):
         classes = source.classes(split)

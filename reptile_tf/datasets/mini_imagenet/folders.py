@@ -52,7 +52,13 @@ class _Found:
                 e.name for e in inner if _holds_images(e.path)]
             if within:
                 self.deep[label.path] = within
-            of_split[files.composed(label.name)] = images
+            name = files.composed(label.name)
+            if name in of_split:
+                self.faults.append(
+                    f"{label.path} is another folder of the name {name}, its "
+                    "accents stored in another way: merge the two, or rename "
+                    "one")
+            of_split[name] = images
             self.faults += [f"{e.path} is a folder" for e in inner
                             if is_image(e.name)]
             self.unread += sorted(e.path for e in (*inner, *content)
@@ -95,9 +101,12 @@ def recognize(folder: Path) -> Form | None:
                         for label, images in classes.items()}
                 for split, classes in found.images.items()}
 
-    return Form("folders of images", stats(
-        e for classes in found.images.values() for images in classes.values()
-        for e in images), listing, tuple(_warnings(found)))
+    all_of_them = [(f"{split}/{label}/{e.name}\n", e)
+                   for split, classes in found.images.items()
+                   for label, images in classes.items() for e in images]
+    names, entries = zip(*all_of_them, strict=True) if all_of_them else ((), ())
+    return Form("folders of images", stats(entries, names), listing,
+                tuple(_warnings(found)))
 
 
 def _check_depth(folder: Path, found: _Found) -> None:

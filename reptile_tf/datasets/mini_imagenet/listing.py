@@ -54,8 +54,10 @@ class Form:
     warnings: tuple[str, ...] = ()
 
 
-def stats(paths: Iterable[os.DirEntry | Path]) -> str:
-    """A digest of paths, sizes and times."""
+def stats(paths: Iterable[os.DirEntry | Path], names: Iterable[str] = ()
+          ) -> str:
+    """A digest of paths, sizes and times; and of what they are in the data,
+    where their folders, which may be links, say that."""
     real = functools.lru_cache(os.path.realpath)
 
     def line(path: os.DirEntry | Path) -> str:
@@ -68,7 +70,8 @@ def stats(paths: Iterable[os.DirEntry | Path]) -> str:
             return f"{name}\0"
         return f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n"
 
-    return hashlib.sha256("".join(sorted(map(line, paths))).encode(
+    return hashlib.sha256("".join(
+        [*sorted(map(line, paths)), *sorted(names)]).encode(
         errors="surrogateescape")).hexdigest()
 
 
