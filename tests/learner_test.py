@@ -906,6 +906,13 @@ def test_values_beyond_an_integer_input_do_not_wrap_around(values, wrong):
     learner.adapt(np.clip(values, 0, 255), [0], steps=1)
 
 
+def test_tokens_of_a_small_vocabulary_may_be_no_integers():
+    learner = Learner(keras.Sequential([
+        keras.Input([3]), keras.layers.Embedding(1, 2),
+        keras.layers.Flatten(), keras.layers.Dense(WAYS)]))
+    learner.adapt(np.zeros([2, 3]), [0, 1], steps=1)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 @pytest.mark.parametrize("token", [-1, 4])
 def test_tokens_that_an_embedding_has_not_are_refused(rng, dtype, token):

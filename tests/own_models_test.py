@@ -222,6 +222,9 @@ def test_activations_train_exactly(name, function):
     (lambda: chain(Adds(name="own")), "'own' .Adds. adds a loss"),
     (lambda: chain(layers.Dense(3), DropsPaths(name="own")),
      "'own' draws random numbers in training"),
+    (lambda: chain(layers.Lambda(lambda x: tf.cond(
+        tf.reduce_sum(x) >= 0, lambda: x + keras.random.normal((4,)),
+        lambda: x), name="own")), "a state that is no layer's.*'own'"),
     (lambda: chain(layers.Lambda(lambda x: x + tf.random.normal([4]),
                                  name="own")),
      "'own' draws random numbers in training"),

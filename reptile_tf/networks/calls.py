@@ -62,8 +62,8 @@ def check_call(clone: keras.Model) -> None:
 
 def check_same_outputs(model: keras.Model, copy: keras.Model) -> None:
     """Raise InputError unless a copy computes what the model does."""
-    def noise(shape, dtype):
-        return (tf.random.stateless_normal(shape, (0, 1), dtype=dtype)
+    def noise(shape, dtype):  # Below 1: also of tokens that are no integers.
+        return (tf.random.stateless_uniform(shape, (0, 1), dtype=dtype)
                 if tf.as_dtype(dtype).is_floating else tf.zeros(shape, dtype))
 
     example, ours = _called(model, noise, training=False)
@@ -113,7 +113,8 @@ def _own_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def _check_own(clone: keras.Model, example: tf.Tensor, drawn: bool) -> None:
     """tf.nn.moments within a layer of one's own, as `INEXACT` outside; random
     numbers of TensorFlow, or, where any were `drawn`, by Keras's own seed."""
-    if not _own_layers(clone):
+    own = _own_layers(clone)
+    if not own:
         return
     names = {layer.name for layer in clone._flatten_layers()}
     graph = tf.function(lambda x: clone(x, training=True), autograph=False
@@ -136,6 +137,12 @@ def _check_own(clone: keras.Model, example: tf.Tensor, drawn: bool) -> None:
             f"layer {name!r} calls keras.ops.moments or tf.nn.moments, "
             "which has wrong second derivatives: write it with "
             "keras.ops.mean and keras.ops.var")
+    if drawn:
+        raise InputError(
+            "a state that is no layer's, such as Keras's seed for all, changes "
+            "in training, in one of the layers "
+            f"{', '.join(repr(layer.name) for layer in own)}: the pure inner "
+            "loop does not carry it from step to step; remove that")
 
 
 def operations(model: keras.Model) -> list[keras.Operation]:
