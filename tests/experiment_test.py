@@ -691,8 +691,8 @@ def test_a_run_starts_from_an_initialization(tmp_path, capsys):
         keras.layers.Flatten(), keras.layers.Dense(3)])
     Learner(whole).save(tmp_path / "whole")
     for init, message in (
-            (tmp_path / "whole", "takes uint8, and these tasks' examples are "
-             "fractions"),
+            (tmp_path / "whole", "takes uint8, and a run's pixels go from 0 "
+             "to 1"),
             ("omniglot_5way_1shot_fomaml", "network from [28, 28, 1] to [5], "
              "and these tasks go from [4, 3, 1] to [3]"),
             (tmp_path / "nothing", "nothing holds no learner")):

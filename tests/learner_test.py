@@ -358,7 +358,7 @@ class Forgets(keras.layers.Layer):
         self.factor = factor
 
     def call(self, x):
-        return x * self.factor
+        return tf.cast(x, "float32") * self.factor
 
     def get_config(self):
         return super().get_config()
@@ -379,9 +379,21 @@ def test_a_copy_computes_what_the_model_does(rng):
     kept = learner(Keeps(3.0))
     np.testing.assert_allclose(
         kept.adapt(x, [0, 1, 0], 0).predict(x, True), kept.model(x), 1e-5)
+    with pytest.raises(InputError, match="something else.*'forgot'"):
+        Learner(keras.Sequential([
+            keras.Input([4], dtype="uint8"), Forgets(3.0, name="forgot"),
+            keras.layers.Dense(2)]))
     learner(Forgets())  # All that it forgets is the default.
     with pytest.raises(InputError, match="something else.*'forgot'.*__init__"):
         learner(Forgets(3.0, name="forgot"))
+
+
+def test_float32_rounds_the_largest_of_32_bits_up():
+    learner = Learner(keras.Sequential([
+        keras.Input([2], dtype="int32"), keras.layers.Rescaling(1 / 255),
+        keras.layers.Dense(WAYS)]))
+    with pytest.raises(InputError, match="hold 2147483648, .* int32"):
+        learner.adapt(np.full([1, 2], 2.0**31, "float32"), [0], steps=1)
 
 
 def test_a_network_of_any_size_may_need_many_positions(rng):

@@ -262,6 +262,19 @@ def test_what_would_be_something_else_is_refused(make, message):
         networks.inner_clone(model)
 
 
+def test_float16_that_no_weight_is_learned_through_is_taken():
+    networks.inner_clone(chain(
+        layers.Rescaling(0.5, dtype="float16"),
+        layers.Dense(3, dtype="mixed_float16", trainable=False)))
+
+
+def test_an_operation_that_holds_a_function_is_copied():
+    model = graph(lambda x: keras.ops.vectorized_map(keras.ops.tanh, x))
+    operation = model.operations[1]
+    networks.copied(model)
+    assert len(operation._inbound_nodes) == 1
+
+
 def test_pooling_that_xla_compares_inexactly_is_refused():
     model = graph(lambda x: keras.ops.max_pool(x, 2), (4, 4, 1))
     networks.inner_clone(model, "stock")

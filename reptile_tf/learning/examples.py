@@ -177,7 +177,10 @@ def _require_within(values: np.ndarray | None, name: str, wanted: tf.DType
     """What is beyond an integer type is another number in it."""
     if values is None:
         return
-    wrong = values[(values < wanted.min) | (values > wanted.max)]
+    # float32 rounds the largest of 32 bits to one more.
+    above = (values.astype("float64") >= float(int(wanted.max) + 1)
+             if values.dtype.kind == "f" else values > wanted.max)
+    wrong = values[(values < wanted.min) | above]
     if wrong.size:
         raise InputError(
             f"{name} hold {wrong[0]:.15g}, and the network takes "

@@ -31,12 +31,12 @@ def save(learner, file: Path) -> None:
         raise InputError(
             f"TensorFlow Lite computes in float32, and the weights are "
             f"{learner.phi[0].dtype}: make the model in float32")
-    if None in learner.architecture.inputs[0].shape[1:] and any(
-            isinstance(layer, keras.layers.MaxPooling2D)
-            for layer in operations(learner.architecture)):
+    if any(isinstance(layer, keras.layers.MaxPooling2D)
+           and None in layer.input.shape[1:]
+           for layer in operations(learner.architecture)):
         raise InputError(
             "MaxPooling2D is written for TensorFlow Lite where the size of "
-            "an example is known, and this network takes any: give its "
+            "its images is known, and this network takes any: give its "
             "keras.Input one")
     if file.is_dir():
         raise InputError(f"{file} is a folder: name a file, such as "

@@ -120,7 +120,10 @@ class _Cloner:
         try:
             return type(operation).from_config(operation.get_config())
         except TypeError:  # It holds a function, as of vectorized_map.
-            return operation  # It has no weights.
+            new = object.__new__(type(operation))  # It has no weights.
+            vars(new).update(vars(operation) | {
+                "_inbound_nodes": [], "_outbound_nodes": []})
+            return new
 
     def layer(self, layer):
         """The replacement of a layer, whose weights are copied later."""

@@ -67,7 +67,8 @@ def _check_numbers(layer: keras.layers.Layer) -> None:
             f"{name} has LoRA's factors, which Keras merges into the kernel "
             "and sets to 0 where it saves them: write them as a layer of your "
             "own, beside the frozen one")
-    if layer.compute_dtype == "float16":
+    if layer.compute_dtype == "float16" and layer.trainable_weights and (
+            not isinstance(layer, keras.Model)):
         raise InputError(
             f"{name} computes in float16, where small gradients become 0 "
             "(Keras scales the loss for that, the inner loop does not): make "

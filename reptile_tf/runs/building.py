@@ -59,11 +59,11 @@ def start_of(source: TaskSource, config: Config, kept: Path | None) -> Start:
             f"these tasks go from {here} to {asked}: use the flags that say "
             "what its examples were, or another initialization")
     kind = given.architecture.inputs[0].dtype
-    if not tf.as_dtype(kind).is_floating:
+    if not kept and not tf.as_dtype(kind).is_floating:
         raise InputError(
-            f"init={config.init} is a network that takes {kind}, and these "
-            "tasks' examples are fractions, which that would cut off: make it "
-            "with a keras.Input of float32")
+            f"init={config.init} is a network that takes {kind}, and a run's "
+            "pixels go from 0 to 1, of which that would cut fractions off: "
+            "make it with a keras.Input of float32")
     splits = config.evaluated_splits(source.splits, source.curve) - {"train"}
     for split in sorted(splits if given.trained_on else ()):
         classes = source.classes(split)
