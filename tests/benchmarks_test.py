@@ -221,7 +221,7 @@ def test_the_sitting_at_a_gpu_runs_on_a_cpu(tmp_path):
     # To the bit where both engines round alike, 4e-5 where one of them has
     # oneDNN's convolutions for AVX2 and 9e-4 where for AMX, by a ReLU that
     # turns over (2e-3 at most, see gpu.py); TF32 would be 4e-2.
-    assert found["omniglot-fomaml-agreement"]["relative_l2"] < 4e-3
+    assert found["omniglot-fomaml-agreement"]["relative_l2"] < 1e-3
     assert found["omniglot-fomaml-agreement"]["repeats"]
     assert found["omniglot"]["alone"]
     assert "peers: --peer_python=not there does not start" in done.stdout
